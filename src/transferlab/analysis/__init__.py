@@ -1,0 +1,1 @@
+"""Judgement: reads records, writes verdicts, tables and the report. Never imports torch."""

@@ -1,0 +1,207 @@
+"""Reads what a study left on disk: its declared family, its runs, and their test predictions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+
+from transferlab.errors import UserError
+from transferlab.records import FORMAT, Record, read_json
+
+RUN_KEYS = ("run_id", "status", "purpose", "source", "target", "strategy", "seed", "metrics")
+STUDY_KEYS = ("name", "cells", "margin", "alpha", "seeds")
+ARM_KEYS = ("id", "role", "source", "strategy", "runs")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A directory's records.
+
+    Attributes:
+        directory: where they lie.
+        declared: False for a folder of single runs, which has no family and so no verdicts.
+        header: study.json, or a stand-in that only names the folder.
+        runs: every readable run.json by run id, in the order of the ids.
+        skipped: one sentence for each record that could not be read.
+        unfinished: run folders that hold no run.json yet.
+    """
+
+    directory: Path
+    declared: bool
+    header: Record
+    runs: dict[str, Record]
+    skipped: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One run's answers on the test split, in the order of the item ids.
+
+    Attributes:
+        ids: (M,) the items' names.
+        labels: (M,) the true classes.
+        correct: (M,) whether the prediction equals the label.
+        log_prob: (M,) natural log of the probability given to the true class.
+        groups: (M,) the group an item belongs to, None where items stand alone.
+    """
+
+    ids: NDArray[Any]
+    labels: NDArray[Any]
+    correct: NDArray[np.bool_]
+    log_prob: NDArray[np.float64]
+    groups: NDArray[Any] | None
+
+
+def load_study(directory: Path) -> Study:
+    """Read the records under ``directory``; the time is linear in their number.
+
+    Raises:
+        UserError: the folder is missing, empty or no study, or its study.json is damaged.
+    """
+    _require_folder(directory)
+    header = _header(directory)
+    runs, skipped, unfinished = _runs(directory)
+    if header is None and not runs:
+        raise UserError(_foreign(directory, skipped))
+    return Study(
+        directory,
+        header is not None,
+        header or {"name": directory.resolve().name, "cells": [], "seeds": []},
+        runs,
+        tuple(skipped),
+        tuple(unfinished),
+    )
+
+
+def read_test_items(directory: Path, run_id: str) -> Answers:
+    """Read the test rows of one run's predictions.parquet, sorted by item.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds no test rows.
+    """
+    path = directory / "runs" / run_id / "predictions.parquet"
+    try:
+        columns = ["item_id", "split", "label", "prediction", "log_prob"]
+        grouped = "group" in parquet.read_schema(path).names
+        table = parquet.read_table(path, columns=columns + ["group"] * grouped)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} could not be read ({_brief(error)}).") from error
+    columns_by_name = {
+        name: table[name].to_numpy() for name in table.column_names if name != "split"
+    }
+    rows = np.flatnonzero(table["split"].to_numpy() == "test")
+    if len(rows) == 0:
+        raise ValueError(f"{path} holds no rows of the test split.")
+    rows = rows[np.argsort(columns_by_name["item_id"][rows], kind="stable")]
+    at = {name: column[rows] for name, column in columns_by_name.items()}
+    return Answers(
+        ids=at["item_id"],
+        labels=at["label"],
+        correct=np.asarray(at["label"] == at["prediction"], dtype=np.bool_),
+        log_prob=np.asarray(at["log_prob"], dtype=np.float64),
+        groups=_groups(at["item_id"], at.get("group")),
+    )
+
+
+def _groups(ids: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Group names as text; an item without one stands alone."""
+    if groups is None:
+        return None
+    pairs = zip(ids, groups, strict=True)
+    return np.array([f"item {i}" if g is None or g != g else f"group {g}" for i, g in pairs])
+
+
+def _require_folder(directory: Path) -> None:
+    if not directory.exists():
+        raise UserError(
+            f"There is no folder {directory}. Give the folder that a study wrote, such as "
+            "outputs/digits; `transferlab run experiment=digits` writes that one."
+        )
+    if not directory.is_dir():
+        raise UserError(f"{directory} is a file. Give the folder of the study that it lies in.")
+
+
+def _foreign(directory: Path, skipped: list[str]) -> str:
+    if (directory / "run.json").exists():
+        return (
+            f"{directory} is the folder of one run. Give the folder two levels up, which holds "
+            f"`runs/`: {directory.resolve().parent.parent}."
+        )
+    if skipped:
+        return f"None of the {len(skipped)} records under {directory} can be read: {skipped[0]}"
+    found = "is empty" if not any(directory.iterdir()) else "holds neither study.json nor a run"
+    return (
+        f"{directory} {found}. Give the folder that a study wrote (it holds study.json and runs/), "
+        "or run one first: `transferlab run experiment=digits`."
+    )
+
+
+def _header(directory: Path) -> Record | None:
+    path = directory / "study.json"
+    if not path.exists():
+        return None
+    remedy = "Run the study's command again: finished runs are skipped and it is written anew."
+    try:
+        header = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({_brief(error)}). {remedy}") from error
+    missing = _missing(header, STUDY_KEYS)
+    if not missing:
+        arms = [arm for cell in header["cells"] for arm in cell.get("arms", [])]
+        missing = sorted({key for arm in arms for key in _missing(arm, ARM_KEYS)})
+    if missing:
+        raise UserError(f"{path} is no study record: it lacks {', '.join(missing)}. {remedy}")
+    if header.get("format", FORMAT) > FORMAT:
+        raise UserError(
+            f"{path} has format {header['format']}, this version of transferlab reads up to "
+            f"{FORMAT}. Install the version that wrote it."
+        )
+    return dict(header)
+
+
+def _runs(directory: Path) -> tuple[dict[str, Record], list[str], list[str]]:
+    runs: dict[str, Record] = {}
+    skipped: list[str] = []
+    unfinished: list[str] = []
+    root = directory / "runs"
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    for folder in folders:
+        path = folder / "run.json"
+        if not path.exists():
+            unfinished.append(folder.name)
+            continue
+        try:
+            record = read_json(path)
+            problem = _problem(record)
+        except OSError as error:
+            problem = f"it can't be read ({error.strerror})"
+        except ValueError:
+            problem = "it is damaged, no whole JSON record"
+        if problem:
+            skipped.append(f"runs/{folder.name}/run.json was left out: {problem}.")
+        else:
+            runs[str(record["run_id"])] = {**record, "metrics": record["metrics"] or {}}
+    return runs, skipped, unfinished
+
+
+def _problem(record: Any) -> str | None:
+    missing = _missing(record, RUN_KEYS)
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    if record.get("format", FORMAT) > FORMAT:
+        return f"its format is {record['format']}, this version reads up to {FORMAT}"
+    return None
+
+
+def _missing(record: Any, keys: tuple[str, ...]) -> list[str]:
+    if not isinstance(record, dict):
+        return list(keys)
+    return [key for key in keys if key not in record]
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""Backbones: bodies from timm, their weights, and their layer groups."""

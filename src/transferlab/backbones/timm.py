@@ -1,0 +1,141 @@
+"""Bodies from timm, without their classifier, and the input that they were made for."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from transferlab.errors import UserError, nearest
+from transferlab.records import sha256_record
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a backbone's input: the same in every arm of a comparison.
+
+    Attributes:
+        size: side in pixels.
+        mean, std: per channel, of images scaled to [0, 1].
+        interpolation: PIL's name of the resize filter.
+        crop_pct: share of the shorter side that the centre crop keeps, in (0, 1].
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return sha256_record(vars(self))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn (B, C, H, W) images in [0, 1] into normalised (B, channels, H, W) input.
+
+        Grey images (C = 1) are repeated over the backbone's channels.
+        """
+        mean = images.new_tensor(self.mean).view(1, -1, 1, 1)
+        std = images.new_tensor(self.std).view(1, -1, 1, 1)
+        return images.expand(-1, len(self.mean), -1, -1).sub(mean).div_(std)
+
+
+def require_model(name: str) -> None:
+    """Raise a UserError unless timm knows the architecture ``name``."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"timm {timm.__version__} has no model {name!r} ({nearest(name, timm.list_models())}). "
+            "Set backbone.name to one of timm.list_models()."
+        )
+    if tag:
+        raise UserError(
+            f"backbone.name={name} names weights too. Write backbone.name={architecture} and "
+            f"source=published source.tag={tag}."
+        )
+
+
+def create_backbone(name: str, kwargs: dict[str, Any], image_size: int | None = None) -> nn.Module:
+    """Create a timm model without classifier, with random weights from torch's generator.
+
+    Args:
+        name: a timm architecture.
+        kwargs: passed to ``timm.create_model``.
+        image_size: pixels; models with a fixed grid of positions are built for it.
+
+    Raises:
+        UserError: unknown name, arguments that the model refuses, or a size that it can't take.
+    """
+    require_model(name)
+    arguments = {"num_classes": 0, **kwargs}
+    if image_size is not None and _needs_size(name):
+        arguments["img_size"] = image_size
+    try:
+        return cast(nn.Module, timm.create_model(name, pretrained=False, **arguments))
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"timm could not build {name} with {arguments}: {error}. "
+            "Check backbone.kwargs and backbone.image_size."
+        ) from error
+
+
+@lru_cache(maxsize=32)
+def default_config(name: str) -> dict[str, Any]:
+    """Return timm's own data configuration of a model: input_size, mean, std, and so on."""
+    require_model(name)
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    return dict(resolve_model_data_config(model))
+
+
+def resolve_preprocessing(
+    name: str, image_size: int | None, crop_pct: float | None
+) -> Preprocessing:
+    """Take the input size, mean, std and interpolation from the backbone's data configuration.
+
+    Args:
+        name: a timm architecture.
+        image_size: overrides the side in pixels.
+        crop_pct: overrides the share kept by the centre crop, in (0, 1].
+    """
+    config = default_config(name)
+    size = config["input_size"][-1] if image_size is None else image_size
+    crop = config["crop_pct"] if crop_pct is None else crop_pct
+    if size < 8:
+        raise UserError(f"backbone.image_size={size}: expected at least 8 pixels.")
+    if not 0 < crop <= 1:
+        raise UserError(f"backbone.crop_pct={crop}: expected a share in (0, 1].")
+    return Preprocessing(
+        size=int(size),
+        mean=tuple(float(value) for value in config["mean"]),
+        std=tuple(float(value) for value in config["std"]),
+        interpolation=str(config["interpolation"]),
+        crop_pct=float(crop),
+    )
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """Return the width of the pooled features: ``head_hidden_size`` where it differs.
+
+    timm's ``num_features`` is 288 for mobilenetv3_small_050, whose pooled output has 1024.
+    """
+    return int(getattr(backbone, "head_hidden_size", None) or cast(int, backbone.num_features))
+
+
+def no_weight_decay(backbone: nn.Module) -> set[str]:
+    """Return the names of parameters that the model asks to be left out of weight decay."""
+    listed = getattr(backbone, "no_weight_decay", None)
+    return set(listed()) if callable(listed) else set()
+
+
+@lru_cache(maxsize=32)
+def _needs_size(name: str) -> bool:
+    """Say whether a model is built for one input size (its config says fixed_input_size)."""
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    return bool(cast(dict[str, Any], model.pretrained_cfg).get("fixed_input_size", False))

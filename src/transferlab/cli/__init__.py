@@ -1,0 +1,5 @@
+"""The doors: one file per command; parse, call, print."""
+
+from transferlab.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,239 @@
+"""The typed root of every configuration, and where the configuration folder lies."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "source.kind": ("dataset", "published", "checkpoint", "none"),
+    "strategy.init": ("source", "random"),
+    "strategy.groups": ("stages", "blocks"),
+    "checkpoint.keep": ("last", "none"),  # `select` says which weights those are
+    "checkpoint.select": ("last", "best"),
+    "metric.name": ("auto", "accuracy", "macro_recall"),
+    "trainer.data": ("auto", "device", "stream"),
+    "study.verdict.metric": ("auto", "accuracy", "macro_recall"),
+    "study.verdict.scope": ("this_pool",),
+}
+for _data in ("source", "target"):
+    CHOICES |= {
+        f"{_data}.corruption": ("none", "random_labels", "permuted_pixels", "noise"),
+        f"{_data}.duplicates": ("refuse", "drop"),
+        f"{_data}.images.more_than_8_bits": ("refuse", "scale"),
+        f"{_data}.images.alpha": ("refuse", "drop", "white"),
+        f"{_data}.images.cmyk": ("refuse", "convert"),
+        f"{_data}.images.broken": ("refuse", "skip"),
+    }
+
+
+@dataclass
+class ImagesConfig:
+    """What happens to images that are not plain 8-bit grey or RGB: refuse, or convert as said."""
+
+    more_than_8_bits: str = "refuse"
+    alpha: str = "refuse"
+    cmyk: str = "refuse"
+    broken: str = "refuse"
+
+
+@dataclass
+class DataConfig:
+    """A dataset and how it is split; ``dataset`` is a node with ``_target_``."""
+
+    name: str | None = None  # None: the last folder of root
+    root: str | None = None
+    dataset: Any = None
+    test: float = 0.25  # share of the images, where the data brings no test split
+    validation: float = 0.2  # share of the rest
+    max_validation: int = 2000
+    split_seed: int = 0
+    group_by: str | None = None
+    duplicates: str = "refuse"
+    corruption: str = "none"
+    corruption_seed: int = 0
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+
+
+@dataclass
+class TargetConfig(DataConfig):
+    """The dataset adapted to, and how much of it may be used."""
+
+    shots: int | None = None  # items per class
+    fraction: float | None = None
+
+
+@dataclass
+class BudgetConfig:
+    """How long a run trains: optimiser steps, or passes over its own training images."""
+
+    steps: int | None = None
+    epochs: float | None = None
+
+
+@dataclass
+class PretrainConfig:
+    """The source run's own budget, optimizer and seed: one run serves every arm that needs it."""
+
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    batch_size: int = 64
+    seed: int = 0
+    optimizer: Any = None
+    scheduler: Any = None
+    augmentation: Any = None
+
+
+@dataclass
+class SourceConfig(DataConfig):
+    """Where the weights come from."""
+
+    kind: str = "none"
+    tag: str | None = None  # of timm's published weights
+    path: str | None = None  # of a weights file or a run directory
+    classes: int | None = None  # rows of the checkpoint's own classifier, checked where given
+    pretrain: PretrainConfig | None = None
+
+
+@dataclass
+class BackboneConfig:
+    """Any timm model."""
+
+    name: str = MISSING
+    image_size: int | None = None  # pixels; None takes the backbone's own input size
+    crop_pct: float | None = 1.0  # share of the shorter side that stays; None takes the backbone's
+    kwargs: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+
+
+@dataclass
+class StrategyConfig:
+    """How the weights are adapted: where they start, and callbacks by name."""
+
+    name: str = MISSING
+    init: str = "source"
+    groups: str = "stages"  # the unit of unfreezing
+    callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class MetricConfig:
+    """The score that validation and verdicts use, and torchmetrics reported beside it."""
+
+    name: str = "auto"
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainerConfig:
+    """The machine's side of a run; only ``devices`` and ``precision`` can change a result."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int | None = None  # of one run; None leaves PyTorch's choice
+    validations: int = 5  # how often validation runs, evenly over the budget
+    log_every: int = 10  # optimiser steps
+    channels_last: bool = True
+    data: str = "auto"  # decoded images on the device, or streamed by workers
+    workers: int = 0
+    gradient_clip: float | None = None  # norm
+    deterministic: bool = False
+
+
+@dataclass
+class CheckpointConfig:
+    """Which weights a run keeps on disk, and which ones its test score is measured with."""
+
+    keep: str = "last"
+    select: str = "last"
+
+
+@dataclass
+class TuneConfig:
+    """The same trials for every arm, scored on validation alone."""
+
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    seeds: int = 3
+    shots: int | None = None  # tune every arm at this size instead of the cell's own
+    extend: int = 2  # how many values the grid may grow by at either end when an end wins
+
+
+@dataclass
+class VerdictConfig:
+    """What a verdict is about; set before the first run."""
+
+    metric: str = "auto"
+    margin: float = 0.01
+    alpha: float = 0.05
+    scope: str = "this_pool"
+
+
+@dataclass
+class StudyConfig:
+    """Cells x arms x seeds: the declared family of comparisons."""
+
+    cells: dict[str, Any] = field(default_factory=dict)
+    arms: Any = field(default_factory=dict)
+    tune: TuneConfig | None = None
+    seeds: int = 5
+    looks: list[int] = field(default_factory=list)
+    controls: bool = True  # add a frozen random-init arm for every frozen strategy
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
+
+
+@dataclass
+class RunConfig:
+    """One run = one fit = one record."""
+
+    name: str = "default"
+    output_dir: str = "outputs/${name}"
+    seed: int = 0
+    batch_size: int = 32  # images per optimiser step, over all devices
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    source: SourceConfig = MISSING
+    target: TargetConfig = MISSING
+    backbone: BackboneConfig = MISSING
+    head: Any = MISSING
+    strategy: StrategyConfig = MISSING
+    augmentation: Any = None
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    loss: Any = MISSING
+    metric: MetricConfig = field(default_factory=MetricConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracker: Any = None
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    study: StudyConfig | None = None
+    data_root: str = "data"  # the folder that experiments on real data refer to
+    settings: dict[str, Any] = field(default_factory=dict)  # what tuning chose; for the record
+    purpose: str = "single"  # single, source, tune or replicate; set by whoever plans the run
+    request: str | None = None  # a file of planned runs: what a launcher's job is handed
+    dry_run: bool = False
+
+
+TYPED_GROUPS: dict[str, type] = {
+    "source": SourceConfig, "target": TargetConfig, "backbone": BackboneConfig,
+    "strategy": StrategyConfig, "metric": MetricConfig, "trainer": TrainerConfig,
+    "study": StudyConfig,
+}  # fmt: skip
+
+
+def register() -> None:
+    """Make the typed root known to Hydra under the name that ``conf/run.yaml`` starts from."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for group, node in TYPED_GROUPS.items():
+        store.store(group=group, name=f"{group}_schema", node=node)
+
+
+def config_folder() -> Path:
+    """Return the configuration folder: the clone's where there is one, else the installed one.
+
+    An editable install sees edits at once, because the clone is looked at first.
+    """
+    package = Path(__file__).resolve().parent
+    clone = package.parents[1]
+    if (clone / "pyproject.toml").is_file() and (clone / "conf" / "run.yaml").is_file():
+        return clone / "conf"
+    return package / "conf"

@@ -1,0 +1,1 @@
+"""Datasets: what they hold, how they are decoded once, split and sampled."""

@@ -1,0 +1,121 @@
+"""Scores and predictions of a fitted model: everything later is recomputed from these."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from transferlab.building import build
+from transferlab.datasets.store import ImageStore
+from transferlab.records import replacing
+from transferlab.stats.metrics import accuracy, log_loss, macro_recall
+
+Logits = NDArray[np.float32]
+Positions = NDArray[np.int64]
+IMBALANCE = 3.0
+"""The score is macro recall where the largest class is more than so many times the smallest."""
+LOGITS_UP_TO = 100
+"""Classes up to which predictions keep their logits."""
+
+
+def choose_metric(name: str, labels: NDArray[np.int64], classes: int) -> str:
+    """Resolve ``auto``: accuracy, or macro recall for classes of very different sizes."""
+    if name != "auto":
+        return name
+    return "macro_recall" if imbalance(labels, classes) > IMBALANCE else "accuracy"
+
+
+def imbalance(labels: NDArray[np.int64], classes: int) -> float:
+    """Return how many times the smallest class the largest one is."""
+    counts = np.bincount(labels, minlength=classes)
+    return float(counts.max() / max(counts.min(), 1))
+
+
+def scores(logits: Logits, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Return accuracy and macro recall in [0, 1] and log-loss in nats of (N, C) logits."""
+    prediction = logits.argmax(axis=1)
+    log_prob = log_softmax(logits.astype(np.float64), axis=1)
+    return {
+        "accuracy": accuracy(prediction, labels),
+        "macro_recall": macro_recall(prediction, labels),
+        "log_loss": log_loss(log_prob, labels),
+    }
+
+
+def further_scores(nodes: Any, logits: Logits, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Return the torchmetrics that ``metric.others`` names, from (N, C) logits."""
+    found = {}
+    for name, node in (nodes or {}).items():
+        metric = build(node, num_classes=logits.shape[1])
+        value = metric(torch.from_numpy(logits), torch.from_numpy(labels))
+        found[str(name)] = float(value)
+    return found
+
+
+def gather(outputs: Sequence[tuple[Logits, Positions]], positions: Positions) -> Logits:
+    """Put batches of outputs into the order of ``positions``, each item once.
+
+    Raises:
+        RuntimeError: an item is missing; duplicates (padding) are dropped.
+    """
+    found = np.concatenate([rows for _, rows in outputs])
+    logits = np.concatenate([values for values, _ in outputs])
+    order = {int(position): row for row, position in enumerate(found)}
+    missing = [int(p) for p in positions if int(p) not in order]
+    if missing:
+        raise RuntimeError(f"evaluation lost {len(missing)} of {len(positions)} items")
+    return logits[[order[int(p)] for p in positions]]
+
+
+def sample(positions: Positions, at_most: int) -> Positions:
+    """Return at most so many of the positions, evenly spread over them.
+
+    Positions are sorted and files often by class: the first ones would be of the first classes.
+    """
+    if len(positions) <= at_most:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, at_most).astype(np.int64)]
+
+
+def write_predictions(
+    path: Path,
+    store: ImageStore,
+    parts: dict[str, tuple[Positions, Logits]],
+    groups: Positions | None = None,
+) -> None:
+    """Write ``item_id, split, label, prediction, log_prob, logits`` of validation and test.
+
+    ``log_prob`` is that of the true class. Where images belong to groups, a column ``group``
+    says to which: verdicts then count groups, not images.
+
+    Args:
+        path: of the Parquet file.
+        store: names and labels.
+        parts: split -> (positions, (n, C) logits).
+        groups: (N,) group of every image, or None.
+    """
+    frames = []
+    for split, (positions, logits) in parts.items():
+        labels = store.labels[positions]
+        log_prob = log_softmax(logits.astype(np.float64), axis=1)
+        frame = pd.DataFrame(
+            {
+                "item_id": [store.ids[p] for p in positions],
+                "split": split,
+                "label": labels,
+                "prediction": logits.argmax(axis=1),
+                "log_prob": log_prob[np.arange(len(labels)), labels],
+            }
+        )
+        if groups is not None:
+            frame["group"] = groups[positions]
+        if logits.shape[1] <= LOGITS_UP_TO:
+            frame["logits"] = list(logits)
+        frames.append(frame)
+    with replacing(path) as temporary:
+        pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)

@@ -1,0 +1,129 @@
+"""Labels for new images from a run, with the run's own preprocessing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from transferlab.backbones.timm import Preprocessing
+from transferlab.backbones.weights import load_weights
+from transferlab.datasets.cache import ImageSpec, resize
+from transferlab.datasets.opening import open_image
+from transferlab.datasets.policy import ImagePolicy, to_uint8
+from transferlab.errors import UserError
+from transferlab.fitting import build_model
+from transferlab.model import TransferModel
+from transferlab.records import read_json, replacing
+
+ENDINGS = frozenset(Image.registered_extensions())
+BATCH = 64
+
+
+def predict(run: Path, images: Sequence[Path], output: Path) -> pd.DataFrame:
+    """Label images with a run's model and write them as CSV.
+
+    Args:
+        run: directory of a run that kept its weights.
+        images: files, or folders that are searched for images.
+        output: of the CSV: ``path, prediction, probability`` and one column per class.
+
+    Raises:
+        UserError: no finished run, no weights, no images, or one that can't be read.
+    """
+    record, cfg = _load_run(run)
+    model = _load_model(run, record, cfg)
+    preprocessing = Preprocessing(**_tuples(record["preprocessing"]))
+    files = list(_files(images))
+    if not files:
+        raise UserError(f"no images at {', '.join(map(str, images))}. Give image files or folders.")
+    classes = record["classes"]
+    blocks = [
+        _label(model, preprocessing, cfg, files[start : start + BATCH])
+        for start in range(0, len(files), BATCH)
+    ]
+    probabilities = np.concatenate(blocks)
+    best = probabilities.argmax(axis=1)
+    frame = pd.DataFrame(
+        {
+            "path": [str(path) for path in files],
+            "prediction": [classes[k] for k in best],
+            "probability": probabilities.max(axis=1),
+        }
+    )
+    for index, name in enumerate(classes):
+        frame[f"p({name})"] = probabilities[:, index]
+    try:
+        with replacing(output) as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6f")
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}). Set --output.") from error
+    return frame
+
+
+def _load_run(run: Path) -> tuple[dict[str, Any], DictConfig]:
+    if not (run / "run.json").is_file() or not (run / "config.yaml").is_file():
+        raise UserError(
+            f"{run} is not the directory of a finished run (no run.json and config.yaml). "
+            "Give one below runs/; its path is printed at the end of transferlab run."
+        )
+    try:
+        record = read_json(run / "run.json")
+    except ValueError as error:
+        raise UserError(f"{error} Run it again.") from error
+    cfg = OmegaConf.load(run / "config.yaml")
+    if record.get("status") == "failed" or not isinstance(cfg, DictConfig):
+        raise UserError(f"{run} failed ({record.get('reason')}): it has no model. Run it again.")
+    return record, cfg
+
+
+def _load_model(run: Path, record: dict[str, Any], cfg: DictConfig) -> TransferModel:
+    state = load_weights(run)
+    model = build_model(cfg, len(record["classes"]), record["preprocessing"]["size"])
+    wanted = model.state_dict()
+    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+    if wrong or len(state) != len(wanted):
+        first = wrong[0] if wrong else sorted(set(state) - set(wanted))[0]
+        raise UserError(
+            f"the weights in {run} do not fit its record of {len(record['classes'])} classes "
+            f"(first: {first}). They were changed or belong to another run; run it again."
+        )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _label(
+    model: TransferModel, preprocessing: Preprocessing, cfg: DictConfig, files: Sequence[Path]
+) -> NDArray[np.float64]:
+    spec = ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct)
+    policy = ImagePolicy(**{**cfg.target.images, "broken": "refuse"})
+    pixels = []
+    for path in files:
+        image = resize(to_uint8(open_image(path), policy, str(path)), spec)
+        pixels.append(np.broadcast_to(image, (len(preprocessing.mean), *image.shape[1:])))
+    batch = torch.from_numpy(np.stack(pixels)).float().div_(255)
+    with torch.inference_mode():
+        logits = model(preprocessing.normalise(batch))
+    return np.asarray(logits.double().softmax(dim=1).numpy())
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(
+                p for p in path.rglob("*")
+                if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+            )  # fmt: skip
+        elif path.is_file():
+            yield path
+        else:
+            raise UserError(f"no image at {path}.")
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -1,0 +1,99 @@
+"""Files that are the truth: records written whole or not at all, hashes of content."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+"""Raised by hand when a change alters results: it is part of every run's identity."""
+
+Record = dict[str, Any]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that becomes ``path`` only if the block succeeds.
+
+    The file and its folder are synced before the rename is relied upon, so a reader or a crash
+    sees the old content or the new, never half of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text to ``path`` whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record as indented JSON, whole or not at all; NaN becomes null."""
+    write_text(path, json.dumps(_plain(record), indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a record; the error of a damaged one names the file."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a whole JSON record ({error}).") from error
+
+
+def sha256(content: bytes | str) -> str:
+    """Hex SHA-256 of bytes or of UTF-8 text."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_record(record: Any) -> str:
+    """Hex SHA-256 of a record in canonical JSON: the order of its keys does not count."""
+    return sha256(json.dumps(_plain(record), sort_keys=True, separators=(",", ":")))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    """Reduce numpy scalars, arrays, paths, tuples and NaN to what JSON holds."""
+    rules: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
+        (lambda v: isinstance(v, dict), lambda v: {str(k): _plain(x) for k, x in v.items()}),
+        (lambda v: isinstance(v, list | tuple), lambda v: [_plain(x) for x in v]),
+        (lambda v: isinstance(v, bool | int | str) or v is None, lambda v: v),
+        (lambda v: isinstance(v, float), lambda v: v if v - v == 0 else None),
+        (lambda v: hasattr(v, "tolist"), lambda v: _plain(v.tolist())),
+    ]
+    for applies, reduce in rules:
+        if applies(value):
+            return reduce(value)
+    return str(value)

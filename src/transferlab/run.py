@@ -1,0 +1,145 @@
+"""One run: one fit, one record. Pretraining is a run too, made once and shared."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from transferlab.backbones.weights import StateDict, load_weights
+from transferlab.building import build
+from transferlab.errors import UserError
+from transferlab.fitting import fit
+from transferlab.module import DivergedError
+from transferlab.planning import Plan, data_name, external_weights, plan_source
+from transferlab.records import Record, read_json, write_json, write_text
+from transferlab.run_record import header, measure, no_metrics
+from transferlab.trackers.base import TrackedRun, Tracker
+
+FINAL = ("done", "diverged")
+"""Outcomes that stand: a run that has one is not made again."""
+
+
+def finished(directory: Path) -> Record | None:
+    """Return the record of a run whose outcome stands, else None."""
+    path = directory / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record: Record = read_json(path)
+    except ValueError:
+        return None  # cut short by a power failure: the run is made again
+    return record if record.get("status") in FINAL else None
+
+
+def made(plan: Plan) -> Record | None:
+    """Return the record of a run that need not be made again, else None.
+
+    A run that was made without keeping its weights is made again when they are asked for.
+    """
+    record = finished(plan.directory)
+    kept = any((plan.directory / "checkpoints").glob("*.safetensors"))
+    wanted = plan.cfg.checkpoint.keep != "none"
+    lacking = record is not None and record["status"] == "done" and wanted and not kept
+    return None if lacking else record
+
+
+def execute(plan: Plan) -> Record:
+    """Make a run, or return the record of the one that was made before.
+
+    Whatever happens is recorded: a fit that fails leaves its reason and its traceback behind.
+
+    Raises:
+        UserError: something the user can mend, found before the first optimiser step.
+    """
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(plan.directory / ".lock"):
+        known = made(plan)
+        if known is not None:
+            return known
+        write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
+        started = time.perf_counter()
+        record = _attempt(plan)
+        record.setdefault("cost", {})["total_seconds"] = time.perf_counter() - started
+        write_json(plan.directory / "run.json", record)
+        return record
+
+
+def starting_weights(cfg: DictConfig) -> StateDict | None:
+    """Return the weights that a backbone starts from; makes the source run where it is missing.
+
+    Raises:
+        UserError: the source run did not train, or the weights can't be read.
+    """
+    if cfg.source.kind == "none" or cfg.strategy.init == "random":
+        return None
+    if cfg.source.kind != "dataset":
+        return external_weights(cfg)[0]
+    plan = plan_source(cfg)
+    record = execute(plan)
+    if record["status"] != "done":
+        raise UserError(
+            f"the source run on {data_name(cfg.source)} {record['status']}: {record['reason']}. "
+            f"See {plan.directory}; change source.pretrain."
+        )
+    return load_weights(plan.directory)
+
+
+def _attempt(plan: Plan) -> Record:
+    record = header(plan)
+    try:
+        weights = starting_weights(plan.cfg)
+        with _trackers(plan, record) as loggers:
+            fitted = fit(plan, weights, plan.directory, loggers)
+            record |= measure(plan, fitted)
+    except UserError as error:
+        write_json(plan.directory / "run.json", record | _failure("failed", error, user=True))
+        raise
+    except DivergedError as error:
+        return record | _failure("diverged", error)
+    except Exception as error:
+        log = plan.directory / "log" / "rank0.log"
+        write_text(log, traceback.format_exc())
+        return record | _failure("failed", error) | {"log": str(log)}
+    return record
+
+
+def _failure(status: str, error: BaseException, user: bool = False) -> Record:
+    reason = str(error) if isinstance(error, UserError | DivergedError) else _described(error)
+    return {"status": status, "reason": reason, "user_error": user, "metrics": no_metrics()}
+
+
+def _described(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:300]
+
+
+@contextmanager
+def _trackers(plan: Plan, record: Record) -> Iterator[list[Logger]]:
+    """Open the trackers of a run and finish them, also when it fails."""
+    trackers: list[Tracker] = [build(node) for node in (plan.cfg.tracker or {}).values()]
+    columns = ("source", "target", "shots", "backbone", "strategy", "seed", "lr", "budget_steps")
+    run = TrackedRun(
+        run_id=plan.run_id,
+        name=f"{record['strategy']} from {record['source']}, seed {record['seed']}",
+        group=str(plan.cfg.name),
+        directory=plan.directory,
+        settings={key: record[key] for key in columns} | {"purpose": record["purpose"]},
+    )
+    loggers = [tracker.open(run) for tracker in trackers]
+    failed = True
+    try:
+        yield loggers
+        failed = record["status"] != "done"
+    finally:
+        summary = {
+            f"{split}_{name}": value
+            for split, found in (record.get("metrics") or {}).items()
+            for name, value in (found or {}).items()
+        }
+        for tracker, logger in zip(trackers, loggers, strict=True):
+            tracker.close(logger, summary | {"status": record["status"]}, failed)

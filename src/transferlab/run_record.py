@@ -1,0 +1,169 @@
+"""The record of a run: what it is, what it scored, what it cost."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from transferlab.baselines import baselines
+from transferlab.cache import cache_folder
+from transferlab.callbacks.cost import multiply_adds_per_image
+from transferlab.environment import environment
+from transferlab.evaluation import (
+    choose_metric,
+    further_scores,
+    gather,
+    sample,
+    scores,
+    write_predictions,
+)
+from transferlab.fitting import Fit, quiet
+from transferlab.planning import Plan, data_name
+from transferlab.records import FORMAT, Record, read_json, replacing, sha256, write_json
+from transferlab.stats.metrics import at_chance
+
+TRAIN_SAMPLE = 2000
+"""Training images at the most that the final training score is measured on."""
+
+
+def no_metrics() -> Record:
+    """Return the scores of a run that has none."""
+    return {"validation": None, "test": None, "train": None}
+
+
+def header(plan: Plan) -> Record:
+    """Return what is known of a run before it trains."""
+    cfg, data = plan.cfg, plan.data
+    test_ids = [data.store.ids[p] for p in data.splits.test]
+    labels = len(data.splits.validation)
+    return {
+        "format": FORMAT,
+        "run_id": plan.run_id,
+        "status": "done",
+        "reason": None,
+        "purpose": cfg.purpose,
+        "source": data_name(cfg.source) if cfg.source.kind != "none" else "none",
+        "source_id": plan.identity["source"],
+        "target": data_name(cfg.target),
+        "shots": cfg.target.shots,
+        "fraction": cfg.target.fraction,
+        "backbone": cfg.backbone.name,
+        "head": str(cfg.head.get("_target_")).rpartition(".")[2],
+        "strategy": "scratch" if is_scratch(plan) else cfg.strategy.name,
+        "init": "random" if plan.identity["source"] is None else "source",
+        "seed": cfg.seed,
+        "settings": OmegaConf.to_container(cfg.settings, resolve=True),
+        "lr": float(cfg.optimizer.lr),
+        "budget_steps": int(cfg.budget.steps),
+        "batch_size": cfg.batch_size,
+        "image_size": data.preprocessing.size,
+        "classes": list(data.store.classes),
+        "n_train": len(plan.train),
+        "n_validation": labels,
+        "n_test": len(data.splits.test),
+        "metric": choose_metric(cfg.metric.name, data.store.labels, len(data.store.classes)),
+        "curve": [],
+        "baselines": None,
+        "split_sha256": data.splits.sha256,
+        "test_ids_sha256": sha256("\n".join(test_ids)),
+        "data_fingerprint": data.store.fingerprint,
+        "skipped_images": list(data.store.skipped),
+        "preprocessing": vars(data.preprocessing),
+        "preprocessing_sha256": data.preprocessing.fingerprint,
+        "validation_labels": {
+            "count": labels,
+            "assumption": cfg.target.shots is not None and cfg.target.shots < 10,
+        },
+    }
+
+
+def is_scratch(plan: Plan) -> bool:
+    """Say whether all layers train from random weights, whatever the strategy is called."""
+    named = plan.cfg.purpose == "source"  # a pretraining run keeps its own name
+    return plan.identity["source"] is None and not plan.cfg.strategy.callbacks and not named
+
+
+def measure(plan: Plan, fitted: Fit) -> Record:
+    """Score what was trained; the test split is opened here, once, after the weights are fixed."""
+    cfg, data = plan.cfg, plan.data
+    _save_weights(plan, fitted)
+    parts = {"validation": data.splits.validation, "train": sample(plan.train, TRAIN_SAMPLE)}
+    if cfg.purpose != "tune":
+        _note_opening(plan, fitted)
+        parts["test"] = data.splits.test
+    fitted.data.predicted = list(parts.values())
+    with quiet():
+        outputs: Any = fitted.trainer.predict(fitted.module, datamodule=fitted.data)
+    logits = {
+        split: gather(batches, positions)
+        for (split, positions), batches in zip(parts.items(), outputs, strict=True)
+    }
+    found = {
+        split: scores(logits[split], data.store.labels[positions])
+        | further_scores(cfg.metric.others, logits[split], data.store.labels[positions])
+        for split, positions in parts.items()
+    }
+    kept = {split: (parts[split], logits[split]) for split in parts if split != "train"}
+    write_predictions(plan.directory / "predictions.parquet", data.store, kept, data.groups)
+    record: Record = {
+        "metrics": no_metrics() | found,
+        "selected_step": fitted.selected_step,
+        "curve": fitted.history.curve,
+        "cost": _cost(fitted),
+        "environment": environment(fitted.module.device),
+        "baselines": _baselines(plan) if "test" in parts and cfg.purpose != "source" else None,
+    }
+    largest = np.bincount(data.store.labels[parts["train"]]).max() / len(parts["train"])
+    learned = found["train"]["accuracy"]
+    if cfg.purpose != "source" and at_chance(learned, len(parts["train"]), majority=largest):
+        record |= {"status": "diverged", "reason": "training accuracy is no better than chance"}
+    return record
+
+
+def _cost(fitted: Fit) -> Record:
+    model = fitted.module.model
+    size = fitted.data.preprocessing.size
+    image = torch.zeros(1, len(fitted.data.preprocessing.mean), size, size)
+    return {
+        "fit_seconds": fitted.cost.fit_seconds,
+        "peak_memory_bytes": fitted.cost.peak_memory_bytes,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable_parameters": fitted.cost.trainable_parameters,
+        "multiply_adds_per_image": multiply_adds_per_image(
+            model, image.to(next(model.parameters()).device)
+        ),
+        "training_multiply_adds": fitted.cost.training_multiply_adds,
+    }
+
+
+def _save_weights(plan: Plan, fitted: Fit) -> None:
+    if plan.cfg.checkpoint.keep == "none":
+        return
+    state = {k: v.detach().cpu().contiguous() for k, v in fitted.module.model.state_dict().items()}
+    notes = {"run_id": plan.run_id, "backbone": plan.cfg.backbone.name, "format": str(FORMAT)}
+    name = plan.cfg.checkpoint.select
+    with replacing(plan.directory / "checkpoints" / f"{name}.safetensors") as temporary:
+        save_file(state, temporary, metadata=notes)
+
+
+def _note_opening(plan: Plan, fitted: Fit) -> None:
+    """Write down that the test split is about to be read, before it is."""
+    note = {"event": "test split opened", "run_id": plan.run_id, "step": fitted.selected_step}
+    with (plan.directory / "ledger.jsonl").open("a") as stream:
+        stream.write(json.dumps(note) + "\n")
+
+
+def _baselines(plan: Plan) -> Record:
+    """Return the replicate's baselines: all arms share them, so they are computed once."""
+    key = sha256("|".join([plan.data.splits.sha256, plan.data.store.fingerprint,
+                           ",".join(map(str, plan.train))]))[:24]  # fmt: skip
+    path = cache_folder() / "baselines" / f"{key}.json"
+    if path.is_file():
+        found: Record = read_json(path)
+        return found
+    found = baselines(plan.data.store, plan.train, plan.data.splits.test)
+    write_json(path, found)
+    return found

@@ -1,0 +1,1 @@
+"""Studies: arms tuned alike, replicated, compared with scratch."""

@@ -1,0 +1,202 @@
+"""The study itself: source runs, tuning, replicates; then the judgement reads the records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+
+from transferlab.evaluation import choose_metric, imbalance
+from transferlab.planning import Plan, data_name, plan_run, plan_source
+from transferlab.records import write_json
+from transferlab.study.checking import check_grid
+from transferlab.study.composition import ArmConfigs, point
+from transferlab.study.declaration import Cell, Declaration
+from transferlab.study.progress import Display
+from transferlab.study.requests import Launching, launch, outcomes
+from transferlab.study.roster import with_controls, with_scratch
+from transferlab.study.state import ArmState, CellState, study_record, tuning_seeds
+from transferlab.study.tuning import Settings, choose, extended, points
+
+
+class Study:
+    """Conduct a declared study on a launcher.
+
+    Args:
+        cfg: the master configuration.
+        declaration: cells, arms and seeds.
+        configs: composes the arms.
+        where: the launcher.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, declaration: Declaration, configs: ArmConfigs, where: Launching
+    ) -> None:
+        self.cfg, self.declaration, self.where = cfg, declaration, where
+        self.folder = Path(cfg.output_dir).absolute()
+        self._balance: dict[str, str] = {}
+        self.cells = [self._cell(cell, configs) for cell in declaration.cells]
+
+    def conduct(self) -> None:
+        """Make every run that is missing and keep ``study.json`` up to date."""
+        self.write()
+        self._announce()
+        sources = self._sources()
+        with Display(len(sources) + self._planned()) as self._display:
+            self._wave("source runs", sources)
+            if self.declaration.tuned:
+                for cell in self.cells:
+                    self._tune(cell)
+            self._replicate()
+
+    def _replicate(self) -> None:
+        """Make the runs that verdicts are about, with the settings that tuning chose."""
+        self.write()
+        for cell in self.cells:
+            for state in cell.arms:
+                best = state.choice.best if state.choice is not None else ()
+                state.runs = [
+                    self._plan(state.cfg, seed, "replicate", best)
+                    for seed in self.declaration.seeds
+                ]
+        self.write()
+        replicates = [p for cell in self.cells for state in cell.arms for p in state.runs]
+        self._wave("replicates", _interleaved(replicates, len(self.declaration.seeds)))
+
+    def whole_pairs(self) -> tuple[float, str]:
+        """Return the share of (arm, scratch) pairs whose runs both have an outcome.
+
+        A diverged run is an outcome. The second value describes the first run without one.
+        """
+        pairs, first = [], ""
+        for cell in self.cells:
+            made = [[r is not None and r["status"] != "failed" for r in outcomes(s.runs)]
+                    for s in cell.arms]  # fmt: skip
+            pairs += [a and b for arm in made[1:] for a, b in zip(made[0], arm, strict=True)]
+            pairs += made[0] if len(made) == 1 else []
+            for state in cell.arms:
+                for plan, record in zip(state.runs, outcomes(state.runs), strict=True):
+                    if record is None or record["status"] == "failed":
+                        reason = record["reason"] if record else "it left no record"
+                        what = f"{state.arm.id}, seed {plan.cfg.seed}: {reason}"
+                        first = first or f"{what} (see {plan.directory})"
+        return sum(pairs) / max(len(pairs), 1), first
+
+    def write(self) -> None:
+        """Write ``study.json`` as it stands."""
+        record = study_record(self.cfg, self.declaration, self.cells)
+        write_json(self.folder / "study.json", record)
+
+    def _cell(self, cell: Cell, configs: ArmConfigs) -> CellState:
+        declared = self.cfg.study is not None  # a plain grid gets what it asks for, nothing more
+        arms = with_scratch(cell, self.declaration, configs, add=declared)
+        if declared and self.cfg.study.controls:
+            arms = with_controls(arms, cell, self.declaration, configs)
+        tune = self.cfg.study.tune if self.cfg.study is not None else None
+        more = [f"target.shots={tune.shots}", "target.fraction=null"] if tune and tune.shots else []
+        states = [
+            ArmState(
+                arm,
+                configs.of(self.declaration, cell, arm),
+                configs.of(self.declaration, cell, arm, *more),
+            )
+            for arm in arms
+        ]
+        grid: Any = OmegaConf.to_container(tune.grid) if tune is not None else {}
+        grid = {str(key): list(values) for key, values in grid.items()}
+        if grid:
+            check_grid([state.tuning_cfg for state in states], points(grid))
+        return CellState(cell, states, grid)
+
+    def _planned(self) -> int:
+        """Count the tuning runs and replicates that are known before anything runs."""
+        tune = self.cfg.study.tune if self.declaration.tuned else None
+        return sum(
+            len(cell.arms) * len(self.declaration.seeds)
+            + (len(cell.arms) * len(points(cell.grid)) * tune.seeds if tune is not None else 0)
+            for cell in self.cells
+        )
+
+    def _sources(self) -> list[Plan]:
+        """Plan the source runs: made first, the lock that guards them is only the safety net."""
+        plans: dict[str, Plan] = {}
+        for cell in self.cells:
+            for state in cell.arms:
+                cfg = state.cfg
+                if cfg.source.kind == "dataset" and cfg.strategy.init != "random":
+                    plan = plan_source(cfg)
+                    plans[plan.run_id] = plan
+        return list(plans.values())
+
+    def _tune(self, cell: CellState) -> None:
+        tune = self.cfg.study.tune
+        for growth in range(tune.extend + 1):
+            self._score(cell, tuning_seeds(tune))
+            for state in cell.arms:
+                state.choice = choose(cell.grid, state.scores)
+            larger = extended(cell.grid, [s.choice for s in cell.arms if s.choice is not None])
+            if larger is None:
+                return
+            if growth < tune.extend:
+                more = len(points(larger)) - len(points(cell.grid))
+                self._display.expect(more * len(cell.arms) * tune.seeds)
+                cell.grid = larger
+
+    def _score(self, cell: CellState, seeds: range) -> None:
+        """Score those points of the grid that have no score yet, for every arm alike."""
+        wave: list[tuple[ArmState, Settings, Plan]] = []
+        for settings in points(cell.grid):
+            for state in cell.arms:
+                if settings not in state.scores:
+                    wave += [
+                        (state, settings, self._plan(state.tuning_cfg, seed, "tune", settings))
+                        for seed in seeds
+                    ]
+        self._wave(f"tuning {cell.cell.id}", [plan for _, _, plan in wave])
+        for (state, settings, plan), record in zip(
+            wave, outcomes([plan for _, _, plan in wave]), strict=True
+        ):
+            found = ((record or {}).get("metrics") or {}).get("validation") or {}
+            state.scores.setdefault(settings, []).append(found.get(cell.metric, float("nan")))
+            state.tuning_runs.append(plan.run_id)
+
+    def _plan(self, cfg: DictConfig, seed: int, purpose: str, settings: Settings) -> Plan:
+        cfg = point(cfg, seed, purpose, dict(settings))
+        first = seed == self.declaration.seeds[0]
+        if purpose == "tune" or not first:
+            cfg.checkpoint.keep = "none"  # one replicate's weights an arm are enough to look at
+        if purpose == "tune" and cfg.checkpoint.select == "last":
+            cfg.trainer.validations = 1  # nobody looks at the curve of a tuning run
+        return plan_run(cfg)
+
+    def _wave(self, title: str, plans: Sequence[Plan]) -> None:
+        unique = list({plan.run_id: plan for plan in plans}.values())
+        with self._display.wave(title, [plan.directory for plan in unique]):
+            launch(self.where, unique, self.folder / "requests")
+
+    def settle_metric(self) -> None:
+        """Fix the score of every cell from the balance of its classes, before anything is tuned."""
+        for cell in self.cells:
+            cfg = cell.arms[0].cfg
+            store = plan_run(cfg).data.store
+            wanted = cfg.metric.name
+            if self.cfg.study is not None and self.cfg.study.verdict.metric != "auto":
+                wanted = self.cfg.study.verdict.metric
+            cell.metric = choose_metric(wanted, store.labels, len(store.classes))
+            times = imbalance(store.labels, len(store.classes))
+            self._balance[data_name(cfg.target)] = (
+                f"{len(store)} images, {len(store.classes)} classes, the largest {times:.1f} times "
+                f"the smallest; score: {cell.metric}"
+            )
+
+    def _announce(self) -> None:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        for name, balance in self._balance.items():
+            console.print(f"{escape(name)}: {balance}")
+
+
+def _interleaved(plans: Sequence[Plan], seeds: int) -> list[Plan]:
+    """Order runs by replicate first, so that an interrupted study has whole pairs to show."""
+    return [plan for seed in range(seeds) for plan in plans[seed::seeds]]

@@ -1,0 +1,165 @@
+"""The dry run: what would run, how long, how much disk, and what difference it could show."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from transferlab.fitting import build_model
+from transferlab.planning import Plan, plan_run
+from transferlab.run import made
+from transferlab.stats.power import smallest_difference, typical_item_variance
+from transferlab.study.composition import is_frozen, point
+from transferlab.study.conduct import Study
+from transferlab.study.state import ArmState, CellState
+
+ASSUMED_ACCURACY = 0.85
+ASSUMED_RUN_SD = 0.02
+"""Spread over replicates of a paired difference, as small targets show it at 5 to 20 shots."""
+OVERHEAD = 0.4
+"""Seconds that a run takes besides its steps, on an idle machine."""
+
+
+def show_run(plan: Plan) -> None:
+    """Print what one run would be."""
+    cfg, console = plan.cfg, Console()
+    frozen = is_frozen(cfg)
+    seconds = _seconds_per_step(plan, frozen) * cfg.budget.steps
+    console.print(
+        f"run {plan.run_id}: {cfg.strategy.name} from {cfg.source.name} on {cfg.target.name}, "
+        f"{len(plan.train)} training, {len(plan.data.splits.validation)} validation and "
+        f"{len(plan.data.splits.test)} test images of {plan.data.preprocessing.size} px, "
+        f"{cfg.budget.steps} steps of {cfg.batch_size}: about {_span(seconds)} of training.\n"
+        f"It would lie in {plan.directory}" + (" and is done." if made(plan) else "."),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_study(study: Study) -> None:
+    """Print a study's arms, runs, time, disk, and the smallest difference it can show."""
+    console = Console()
+    timer = _Timer()
+    seconds, runs, disk = 0.0, 0, 0
+    for cell in study.cells:
+        table = Table(title=f"{study.cfg.name}: {cell.cell.id}", title_justify="left")
+        for column in ("arm", "role", "tuning runs", "replicates", "done", "s a run"):
+            table.add_column(column, justify="left" if column in ("arm", "role") else "right")
+        for state in cell.arms:
+            tuning, plans = _runs(study, cell, state)
+            each = timer.run(plans[0])
+            done = sum(made(plan) is not None for plan in plans)
+            seconds += each * (tuning + len(plans) - done)
+            runs += tuning + len(plans)
+            disk += _disk(plans)
+            table.add_row(
+                escape(state.arm.id), state.arm.role, str(tuning), str(len(plans)), str(done),
+                f"{each:.1f}",
+            )  # fmt: skip
+        console.print(table)
+        console.print(_power(study, cell), highlight=False)
+    workers = study.where.workers
+    console.print(
+        f"{runs} runs and their source runs, about {_span(seconds / workers)} with {workers} at a "
+        f"time (timed here on a few steps; a grid that must grow adds to it), "
+        f"{disk / 1e6:.0f} MB in {study.folder}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _runs(study: Study, cell: CellState, state: ArmState) -> tuple[int, list[Plan]]:
+    tune = study.cfg.study.tune if study.declaration.tuned else None
+    grid = 1
+    for values in cell.grid.values():
+        grid *= len(values)
+    settings = {key: values[0] for key, values in cell.grid.items()}
+    plans = [
+        plan_run(point(state.cfg, seed, "replicate", settings)) for seed in study.declaration.seeds
+    ]
+    return (grid * tune.seeds if tune is not None else 0), plans
+
+
+def _power(study: Study, cell: CellState) -> str:
+    plan = plan_run(cell.arms[0].cfg)
+    verdict = study.cfg.study.verdict if study.cfg.study is not None else None
+    alpha = verdict.alpha if verdict is not None else 0.05
+    compared = [state for state in cell.arms if state.arm.role == "transfer"]
+    n, items = len(study.declaration.seeds), len(plan.data.splits.test)
+    if n < 2 or not compared:
+        return "No verdict: it takes a transfer arm and at least two seeds."
+    size = smallest_difference(
+        n,
+        items,
+        run_sd=ASSUMED_RUN_SD,
+        item_variance=typical_item_variance(ASSUMED_ACCURACY),
+        alpha=alpha,
+        m=len(compared),
+    )
+    return (
+        f"With {n} seeds, {items} test images and a family of {len(compared)}, a true difference "
+        f"of {100 * size:.1f} points shows with 80 % power (assuming {ASSUMED_ACCURACY:.0%} "
+        f"accuracy and a spread of {100 * ASSUMED_RUN_SD:.0f} points over seeds)."
+    )
+
+
+class _Timer:
+    """Seconds a run, timed once for each kind of run."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], float] = {}
+
+    def run(self, plan: Plan) -> float:
+        cfg = plan.cfg
+        frozen = is_frozen(cfg)
+        key = (cfg.backbone.name, plan.data.preprocessing.size, cfg.batch_size, frozen)
+        if key not in self._known:
+            self._known[key] = _seconds_per_step(plan, frozen)
+        return self._known[key] * float(cfg.budget.steps) + OVERHEAD
+
+
+def _seconds_per_step(plan: Plan, frozen: bool) -> float:
+    """Time a few steps on random input, forward and backward."""
+    cfg, size = plan.cfg, plan.data.preprocessing.size
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    model = build_model(cfg, len(plan.data.store.classes), size)
+    model = model.to(memory_format=torch.channels_last)
+    if frozen:
+        model.train_from(model.group_count("stages") - 1)
+    images = torch.randn(cfg.batch_size, len(plan.data.preprocessing.mean), size, size)
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        model(images).logsumexp(1).sum().backward()
+
+    return _median_seconds(step)
+
+
+def _median_seconds(step: Callable[[], None], warmup: int = 2, count: int = 5) -> float:
+    times = []
+    for index in range(warmup + count):
+        started = time.perf_counter()
+        step()
+        if index >= warmup:
+            times.append(time.perf_counter() - started)
+    return sorted(times)[count // 2]
+
+
+def _disk(plans: list[Plan]) -> int:
+    """Estimate the bytes of an arm: weights of one replicate, predictions of all."""
+    plan = plans[0]
+    model = build_model(plan.cfg, len(plan.data.store.classes), plan.data.preprocessing.size)
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    rows = len(plan.data.splits.test) + len(plan.data.splits.validation)
+    predictions = rows * (40 + 4 * min(len(plan.data.store.classes), 100))
+    return int(weights + len(plans) * (predictions + 20_000))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

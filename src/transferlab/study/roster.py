@@ -1,0 +1,85 @@
+"""Who is compared with whom: scratch in every cell, a control for every frozen strategy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transferlab.errors import UserError
+from transferlab.study.composition import ArmConfigs, is_frozen
+from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration
+
+COMPARABLE = ("head", "optimizer", "scheduler", "augmentation", "loss", "batch_size", "budget")
+"""What scratch and the arms compared with it share."""
+
+
+def with_scratch(
+    cell: Cell, declaration: Declaration, configs: ArmConfigs, *, add: bool
+) -> list[Arm]:
+    """Mark the arms that are scratch, whatever their name; add one where there is none.
+
+    An arm whose weights are random and which freezes nothing is scratch; several such arms that
+    differ in nothing else are one.
+
+    Args:
+        cell: whose arms these are.
+        declaration: of the study.
+        configs: composes the arms.
+        add: whether a missing scratch arm is added.
+
+    Returns:
+        the arms, scratch first where there is one.
+
+    Raises:
+        UserError: two scratch arms that differ in what scratch and the others share.
+    """
+    found: list[Arm] = []
+    scratch, settings = None, None
+    for arm in declaration.arms:
+        cfg = configs.of(declaration, cell, arm)
+        random = cfg.strategy.init == "random" or cfg.source.kind == "none"
+        if random and not cfg.strategy.callbacks:
+            own = {key: cfg[key] for key in COMPARABLE}
+            if scratch is None:
+                scratch, settings = replace(arm, id="scratch", role="scratch"), own
+            elif own != settings:
+                raise UserError(
+                    f"arms {scratch.id!r} and {arm.id!r} both train from scratch, but with "
+                    "different settings: no arm could say which one it is compared with. Put "
+                    "what differs (head, optimizer, ...) into study.cells."
+                )
+        elif random:
+            found.append(replace(arm, role="control"))
+        else:
+            found.append(arm)
+    if scratch is None and add:
+        scratch = Arm("scratch", SCRATCH, role="scratch")
+    return [scratch, *found] if scratch is not None else found
+
+
+def with_controls(
+    arms: Sequence[Arm], cell: Cell, declaration: Declaration, configs: ArmConfigs
+) -> list[Arm]:
+    """Give every frozen strategy a frozen random-init arm: is the source bad, or the freezing?"""
+    controls: dict[tuple[str, ...], Arm] = {}
+    found = []
+    for arm in arms:
+        if arm.role != "transfer":
+            found.append(arm)
+            continue
+        cfg = configs.of(declaration, cell, arm)
+        if not cfg.strategy.callbacks:
+            arm = replace(arm, control="scratch")  # the same layers from random weights
+        if is_frozen(cfg):
+            kept = tuple(o for o in arm.overrides if o.partition("=")[0].split(".")[0] != "source")
+            overrides = ("source=none", *kept)
+            control = controls.setdefault(
+                overrides,
+                Arm(f"{_strategy(arm, kept)} from random init", overrides, role="control"),
+            )
+            arm = replace(arm, control=control.id)
+        found.append(arm)
+    return [*found, *controls.values()]
+
+
+def _strategy(arm: Arm, kept: tuple[str, ...]) -> str:
+    named = [o.partition("=")[2] for o in kept if o.startswith("strategy=")]
+    return named[0] if named else arm.id

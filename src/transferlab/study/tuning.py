@@ -1,0 +1,95 @@
+"""Tuning: the same trials for every arm, scored on validation, the smaller rate on ties."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Settings = tuple[tuple[str, Any], ...]
+"""One point of a grid: (key, value) pairs in the grid's order."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What tuning found for one arm.
+
+    Attributes:
+        best: the chosen point.
+        edges: the numeric keys whose best value is an end of its grid -> ``low`` or ``high``.
+    """
+
+    best: Settings
+    edges: Mapping[str, str]
+
+
+def points(grid: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """List the points of a grid, smaller numbers first."""
+    ordered = {key: _ordered(values) for key, values in grid.items()}
+    return [
+        tuple(zip(ordered, values, strict=True)) for values in itertools.product(*ordered.values())
+    ]
+
+
+def choose(grid: Mapping[str, Sequence[Any]], scores: Mapping[Settings, Sequence[float]]) -> Choice:
+    """Choose the point with the best mean validation score; ties go to the smaller values.
+
+    Args:
+        grid: key -> values.
+        scores: point -> one score a tuning seed, higher is better; NaN counts as the worst.
+    """
+    best = max(points(grid), key=lambda point: _mean(scores[point]))  # max keeps the first of ties
+    edges = {}
+    for key, value in best:
+        values = _ordered(grid[key])
+        if not _numeric(values):
+            continue
+        if value == values[-1]:
+            edges[key] = "high"
+        elif value == values[0]:
+            edges[key] = "low"
+    return Choice(best, edges)
+
+
+def extended(
+    grid: Mapping[str, Sequence[Any]], choices: Sequence[Choice]
+) -> dict[str, list[Any]] | None:
+    """Grow the grid by one value at every end that won in any arm, for all arms alike.
+
+    The step is the ratio of the two values at that end. A grid of one value has no step.
+
+    Returns:
+        the larger grid, or None where no end won.
+    """
+    grown = {key: list(_ordered(values)) for key, values in grid.items()}
+    changed = False
+    for key, values in grown.items():
+        ends = {choice.edges[key] for choice in choices if key in choice.edges}
+        if not _numeric(values) or len(values) < 2 or min(values) <= 0:
+            continue
+        low, high = values[0] ** 2 / values[1], values[-1] ** 2 / values[-2]
+        grown[key] = (
+            ([_rounded(low)] if "low" in ends else [])
+            + values
+            + ([_rounded(high)] if "high" in ends else [])
+        )
+        changed |= bool(ends)
+    return grown if changed else None
+
+
+def _ordered(values: Sequence[Any]) -> list[Any]:
+    return sorted(values) if _numeric(values) else list(values)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value if math.isfinite(value) else 0.0 for value in values]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _rounded(value: float) -> float:
+    """Round to three digits, so that a grid of 1, 3, 10 goes on as people would write it."""
+    return float(f"{value:.3g}")

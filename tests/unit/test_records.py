@@ -1,0 +1,83 @@
+import json
+import math
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transferlab.records import (
+    read_json,
+    replacing,
+    sha256,
+    sha256_file,
+    sha256_record,
+    write_json,
+    write_text,
+)
+
+
+def test_a_write_that_dies_half_way_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1})
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text('{"a": ')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError):
+        write_json(path, {"a": Odd()})
+    assert read_json(path) == {"a": 1}
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run.json"
+    record = {
+        "nan": math.nan, "inf": [math.inf, -math.inf], "np": np.float32("nan"),
+        "array": np.array([1.5, np.nan]), "int": np.int64(3), "flag": np.bool_(True),
+        "path": Path("x/y"), "tuple": (1, 2), 5: None,
+    }  # fmt: skip
+    write_json(path, record)
+    assert json.loads(path.read_text()) == {
+        "nan": None, "inf": [None, None], "np": None, "array": [1.5, None], "int": 3,
+        "flag": True, "path": "x/y", "tuple": [1, 2], "5": None,
+    }  # fmt: skip
+
+
+def test_records_are_readable_by_others(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "naïve")
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "naïve"
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"run\.json is not a whole JSON record"):
+        read_json(tmp_path / "run.json")
+
+
+def test_hashes() -> None:
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256("") == sha256(b"") == empty
+    assert sha256_record({"a": 1, "b": (2, 3.0)}) == sha256_record({"b": [2, 3.0], "a": 1})
+    assert sha256_record({"a": 1}) != sha256_record({"a": 2})
+    assert sha256_record({"a": 1}) != sha256_record({"a": "1"})
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == sha256(b"abc" * 100_000)
