@@ -95,8 +95,7 @@ def bare(plan: Plan) -> tuple[float, float]:
     model.train()
     if frozen:
         model.backbone.eval()
-    layers = model.decay_layers()
-    groups = parameter_groups(layers, [1.0] * len(layers), cfg.optimizer.lr, model.undecayed())
+    groups = parameter_groups(model.named_parameters(), cfg.optimizer.lr, model.undecayed())
     optimizer = build(cfg.optimizer)(groups)
     scheduler = build(cfg.scheduler)(optimizer)
     batches = Shuffled(store, plan.train, cfg.batch_size, cfg.budget.steps, cfg.seed)

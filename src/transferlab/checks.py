@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
-from lightning.pytorch.accelerators import AcceleratorRegistry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from transferlab.building import build, check_nodes, locate
 from transferlab.config import CHOICES, RunConfig
 from transferlab.errors import UserError, nearest
+from transferlab.machine import check_machine
 
 Bound = tuple[float, float, bool]
 BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
@@ -25,11 +25,15 @@ BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
     "target.shots": (1, 1e9, True),
     "target.fraction": (0, 1, False),
     "optimizer.lr": (0, 1e6, False),
+    "trainer.devices": (1, 1024, True),
     "trainer.validations": (1, 1e6, True),
     "trainer.log_every": (1, 1e9, True),
     "trainer.threads": (1, 4096, True),
     "trainer.workers": (0, 1024, True),
     "trainer.gradient_clip": (0, 1e9, False),
+    "trainer.accumulate": (1, 1e7, True),
+    "checkpoint.every_steps": (1, 1e10, True),
+    "checkpoint.every_minutes": (0, 1e6, False),
     "source.pretrain.budget.steps": (1, 1e10, True),
     "source.pretrain.budget.epochs": (0, 1e6, False),
     "source.pretrain.batch_size": (1, 1e7, True),
@@ -67,6 +71,7 @@ def check(cfg: DictConfig) -> None:
     _check_optimizer(cfg)
     for name, node in cfg.strategy.callbacks.items():
         _check_callback(str(name), node)
+    _check_scheduler(cfg)
 
 
 def _in_steps(cfg: DictConfig) -> DictConfig:
@@ -165,12 +170,7 @@ def _check_consistent(cfg: DictConfig) -> None:
             f"target.corruption={cfg.target.corruption}: a corrupted dataset is a source; "
             f"write source={cfg.target.name} source.corruption={cfg.target.corruption}."
         )
-    if cfg.trainer.devices != 1:
-        raise UserError(
-            f"trainer.devices={cfg.trainer.devices}: this version trains a run on one device. "
-            "Set trainer.devices=1; hydra/launcher=joblib makes several runs at a time."
-        )
-    _check_accelerator(cfg.trainer.accelerator)
+    check_machine(cfg)
     if not PLAIN_NAME.fullmatch(str(cfg.name)):
         raise UserError(
             f"name={cfg.name!r}: expected letters, digits, '.', '_' and '-'; it names a folder."
@@ -237,17 +237,22 @@ def _check_optimizer(cfg: DictConfig) -> None:
         raise UserError(f"optimizer: {reason}. Change optimizer.* to values it takes.") from error
 
 
-def _check_accelerator(name: str) -> None:
-    """Ask Lightning whether the machine has the accelerator."""
-    kinds = ("cuda", "mps") if name == "gpu" else (name,)
-    registry: Any = AcceleratorRegistry
-    if name != "auto" and not any(registry[kind]["accelerator"].is_available() for kind in kinds):
-        raise UserError(
-            f"trainer.accelerator={name}: this machine has none. Set trainer.accelerator=auto."
-        )
-
-
 def _check_callback(name: str, node: Any) -> None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"strategy.callbacks.{name}: expected a node with _target_, got {node!r}.")
     build(node)
+
+
+def brings_curves(cfg: DictConfig) -> bool:
+    """Say whether a strategy brings rates over time of its own, in the scheduler's place."""
+    built = [build(node) for node in cfg.strategy.callbacks.values()]
+    return any(c.brings_curves() for c in built if hasattr(c, "brings_curves"))
+
+
+def _check_scheduler(cfg: DictConfig) -> None:
+    default = cfg.scheduler is None or str(cfg.scheduler.get("_target_")).endswith("auto_schedule")
+    if not default and brings_curves(cfg):
+        raise UserError(
+            f"scheduler={cfg.scheduler.get('_target_')}: strategy={cfg.strategy.name} brings rates "
+            "over time of its own, so this scheduler would not be used. Leave out scheduler."
+        )

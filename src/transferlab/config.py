@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "source.kind": ("dataset", "published", "checkpoint", "none"),
@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "checkpoint.select": ("last", "best"),
     "metric.name": ("auto", "accuracy", "macro_recall"),
     "trainer.data": ("auto", "device", "stream"),
+    "backbone.interpolation": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
     "study.verdict.metric": ("auto", "accuracy", "macro_recall"),
     "study.verdict.scope": ("this_pool",),
 }
@@ -96,14 +97,26 @@ class SourceConfig(DataConfig):
     pretrain: PretrainConfig | None = None
 
 
+def _open_node() -> DictConfig:
+    """Return a mapping that takes new keys on the command line without a ``+``."""
+    node = OmegaConf.create({})
+    OmegaConf.set_struct(node, False)
+    return node
+
+
 @dataclass
 class BackboneConfig:
-    """Any timm model."""
+    """Any timm model, or a module of the user's."""
 
     name: str = MISSING
     image_size: int | None = None  # pixels; None takes the backbone's own input size
     crop_pct: float | None = 1.0  # share of the shorter side that stays; None takes the backbone's
+    mean: list[float] | None = None  # a value a channel, for images in [0, 1]; None: its own
+    std: list[float] | None = None
+    interpolation: str | None = None  # of resizing
     kwargs: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
+    module: Any = field(default_factory=_open_node)  # a node with _target_ instead of timm's model
+    cut: str | None = None  # path of the module's classifier, which is taken out
 
 
 @dataclass
@@ -126,10 +139,11 @@ class MetricConfig:
 
 @dataclass
 class TrainerConfig:
-    """The machine's side of a run; only ``devices`` and ``precision`` can change a result."""
+    """The machine's side of a run; what can change a result is part of the run's identity."""
 
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int = 1  # processes, each with a device; part of a run's identity
+    replica_check: Any = "epoch"  # "epoch", a number of optimiser steps, or null; several devices
     precision: str = "32-true"
     threads: int | None = None  # of one run; None leaves PyTorch's choice
     validations: int = 5  # how often validation runs, evenly over the budget
@@ -138,15 +152,21 @@ class TrainerConfig:
     data: str = "auto"  # decoded images on the device, or streamed by workers
     workers: int = 0
     gradient_clip: float | None = None  # norm
+    accumulate: int = 1  # micro-batches per optimiser step; part of a run's identity
+    gradient_checkpointing: bool = False  # less memory, more time, the same weights
+    compile: bool = False  # torch.compile of the training step; part of a run's identity
+    sync_norms: bool = False  # batch norm over the images of all GPUs; part of a run's identity
     deterministic: bool = False
 
 
 @dataclass
 class CheckpointConfig:
-    """Which weights a run keeps on disk, and which ones its test score is measured with."""
+    """Which weights a run keeps, which ones are tested, and how much a killed run may lose."""
 
     keep: str = "last"
     select: str = "last"
+    every_minutes: float | None = 5.0  # how often a state to resume from is saved; never identity
+    every_steps: int | None = None  # optimiser steps; the one that comes first counts
 
 
 @dataclass
@@ -210,6 +230,7 @@ class RunConfig:
     purpose: str = "single"  # single, source, tune or replicate; set by whoever plans the run
     request: str | None = None  # a file of planned runs: what a launcher's job is handed
     dry_run: bool = False
+    find_lr: bool = False  # search for a rate instead of training
 
 
 TYPED_GROUPS: dict[str, type] = {

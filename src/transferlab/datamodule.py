@@ -1,7 +1,6 @@
 """Batches by index: decoded images in, normalised and augmented input out, on the device."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,73 +9,31 @@ import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.functional import one_hot
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from transferlab.augmentations.mixing import Mixing
 from transferlab.backbones.timm import Preprocessing
+from transferlab.datasets.batches import From, InOrder, Share, Shuffled
 from transferlab.datasets.store import ImageStore
 from transferlab.randomness import derive_seed, sample_uniforms
 
 Positions = NDArray[np.int64]
 SHARE_OF_DEVICE_MEMORY = 0.25
+EVALUATION_BATCH = 128
+"""Images at a time in evaluation, where training does not take more."""
 
 
 class Batch(NamedTuple):
-    """What a step sees: (B, C, H, W) input, (B,) labels, (B,) item positions."""
+    """What a step sees: (B, C, H, W) input, labels, (B,) item positions.
+
+    Labels are (B,) class numbers, or (B, K) probabilities in training under an augmentation that
+    mixes images.
+    """
 
     images: Tensor
     labels: Tensor
     positions: Tensor
-
-
-class Shuffled(Dataset[dict[str, Any]]):
-    """The batch of every optimiser step, as a pure function of (seed, step).
-
-    Step t takes the next ``batch_size`` images of an endless stream of epochs, each in an order
-    of its own: a run of any length sees every image equally often, to within one, and a batch may
-    span two epochs.
-
-    Args:
-        store: the images, or None where they already lie on the device.
-        positions: (n,) training items.
-        batch_size: images per optimiser step.
-        steps: the budget.
-        seed: of the order.
-    """
-
-    def __init__(
-        self, store: ImageStore | None, positions: Positions, batch_size: int, steps: int, seed: int
-    ) -> None:
-        self.store, self.positions = store, positions
-        self.batch_size, self.steps, self.seed = batch_size, steps, seed
-
-    def __len__(self) -> int:
-        """Return the number of optimiser steps."""
-        return self.steps
-
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        """Return the batch of optimiser step ``step``."""
-        count = len(self.positions)
-        stream = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        chosen = [_order(self.seed, int(i // count), count)[i % count] for i in stream]
-        return _fetch(self.store, self.positions[np.array(chosen)], step)
-
-
-class InOrder(Dataset[dict[str, Any]]):
-    """Items in their own order, for evaluation; the last batch may be smaller."""
-
-    def __init__(self, store: ImageStore | None, positions: Positions, batch_size: int) -> None:
-        self.store, self.positions, self.batch_size = store, positions, batch_size
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return -(-len(self.positions) // self.batch_size)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return batch ``index``."""
-        if index >= len(self):
-            raise IndexError(index)
-        start = index * self.batch_size
-        return _fetch(self.store, self.positions[start : start + self.batch_size], -1)
 
 
 class TransferDataModule(LightningDataModule):
@@ -86,8 +43,9 @@ class TransferDataModule(LightningDataModule):
         store: decoded uint8 images and labels.
         train, validation: item positions.
         preprocessing: from images in [0, 1] to the backbone's input.
-        augmentations: modules over (images, uniforms), in order; training batches alone.
-        batch_size: images per optimiser step.
+        augmentations: as ``transferlab.augmentations`` says, in order; training batches alone.
+        batch_size: images per optimiser step, over all ranks and micro-batches.
+        accumulate: micro-batches per optimiser step.
         steps: the budget.
         seed: of the order and the augmentation.
         data: ``device`` keeps the decoded images there, ``stream`` reads them batch by batch,
@@ -105,6 +63,7 @@ class TransferDataModule(LightningDataModule):
         preprocessing: Preprocessing,
         augmentations: Sequence[nn.Module] = (),
         batch_size: int = 32,
+        accumulate: int = 1,
         steps: int = 1,
         seed: int = 0,
         data: str = "auto",
@@ -114,11 +73,17 @@ class TransferDataModule(LightningDataModule):
         super().__init__()
         self.store, self.train, self.validation = store, train, validation
         self.preprocessing, self.augmentations = preprocessing, list(augmentations)
-        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.steps, self.seed = steps, seed
         self.data, self.workers, self.channels_last = data, workers, channels_last
         self.predicted: list[Positions] = []
         self._labels = torch.as_tensor(np.asarray(store.labels))
         self._resident: Tensor | None = None
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps of one pass over the training images."""
+        return len(self.train) / self.batch_size
 
     def setup(self, stage: str) -> None:
         """Move the decoded images to the device where they belong there."""
@@ -129,22 +94,30 @@ class TransferDataModule(LightningDataModule):
             everything = np.arange(len(self.store), dtype=np.int64)
             self._resident = torch.from_numpy(self.store.images(everything)).to(device)
 
+    def release(self) -> None:
+        """Give the decoded images' memory on the device back; the next setup takes it again."""
+        self._resident = None
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Serve the batch of every optimiser step, once."""
-        return self._loader(
-            Shuffled(self._source(), self.train, self.batch_size, self.steps, self.seed)
+        """Serve this rank's micro-batches, from the optimiser step that comes next."""
+        batches = Shuffled(
+            self._source(), self.train, self.batch_size, self.steps, self.seed, self._share()
         )
+        done = self.trainer.global_step * self.accumulate if self.trainer else 0
+        return self._loader(batches, From(done, len(batches)))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Serve the validation images in order."""
-        return self._loader(InOrder(self._source(), self.validation, self._evaluation_batch()))
+        return self._loader(self._in_order(self.validation))
 
     def predict_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Serve each of the position lists in ``predicted``, in order."""
-        return [
-            self._loader(InOrder(self._source(), positions, self._evaluation_batch()))
-            for positions in self.predicted
-        ]
+        return [self._loader(self._in_order(positions)) for positions in self.predicted]
+
+    def step_labels(self, step: int) -> Tensor:
+        """Return the labels of an optimiser step's images, over all ranks and micro-batches."""
+        whole = Shuffled(None, self.train, self.batch_size, self.steps, self.seed)[step]
+        return self._labels[whole["positions"]]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> Batch:
         """Gather, augment and normalise a batch on the device."""
@@ -152,22 +125,37 @@ class TransferDataModule(LightningDataModule):
         positions: Tensor = batch["positions"]
         raw = batch["images"] if self._resident is None else self._resident[positions]
         images = raw.to(torch.float32).div_(255)
+        labels = self._labels[positions]
         if batch["step"] >= 0:
-            images = self._augment(images, positions, int(batch["step"]))
+            images, labels = self._augment(images, labels, batch)
         images = self.preprocessing.normalise(images)
+        if self.trainer:  # Lightning converts what a loader serves, and this was made after that
+            images = self.trainer.precision_plugin.convert_input(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, self._labels[positions], positions)
+        return Batch(images, labels, positions)
 
-    def _augment(self, images: Tensor, positions: Tensor, step: int) -> Tensor:
+    def _augment(
+        self, images: Tensor, labels: Tensor, batch: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Apply the augmentations in order; one that mixes images turns labels into (B, C)."""
         if not self.augmentations:
-            return images
+            return images, labels
+        step = int(batch["step"])
         needs = [int(module.draws) for module in self.augmentations]  # type: ignore[arg-type]
-        numbers = sample_uniforms(self.seed, step, positions, sum(needs))
+        numbers = sample_uniforms(self.seed, step, batch["positions"], sum(needs))
         uniforms = torch.split(numbers, needs, dim=1)
-        for module, own in zip(self.augmentations, uniforms, strict=True):
-            images = module(images, own)
-        return images
+        rank = self.trainer.global_rank if self.trainer else 0
+        for index, (module, own) in enumerate(zip(self.augmentations, uniforms, strict=True)):
+            if isinstance(module, Mixing):
+                if labels.ndim == 1:
+                    labels = one_hot(labels, len(self.store.classes)).to(images.dtype)
+                place = (index, step, int(batch.get("micro", 0)), rank)
+                seed = derive_seed(self.seed, "mixing", *place)
+                images, labels = module(images, labels, seed)
+            else:
+                images = module(images, own)
+        return images, labels
 
     def _keeps_on(self, device: torch.device) -> bool:
         if self.data == "stream" or device.type == "cpu":
@@ -183,25 +171,21 @@ class TransferDataModule(LightningDataModule):
     def _source(self) -> ImageStore | None:
         return None if self._resident is not None else self.store
 
-    def _evaluation_batch(self) -> int:
-        return max(self.batch_size, 128)
+    def _share(self) -> Share:
+        if self.trainer is None:
+            return Share(parts=self.accumulate)
+        return Share(self.trainer.global_rank, self.trainer.world_size, self.accumulate)
 
-    def _loader(self, batches: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
+    def _in_order(self, positions: Positions) -> InOrder:
+        share = self._share()
+        size = max(self.batch_size // (share.ranks * share.parts), EVALUATION_BATCH)
+        return InOrder(self._source(), positions, size, share)
+
+    def _loader(
+        self, batches: Dataset[dict[str, Any]], order: Sampler[int] | None = None
+    ) -> DataLoader[dict[str, Any]]:
         workers = 0 if self._resident is not None else self.workers
         return DataLoader(
-            batches, batch_size=None, shuffle=False, num_workers=workers,
+            batches, batch_size=None, sampler=order, num_workers=workers,
             persistent_workers=workers > 0,
         )  # fmt: skip
-
-
-def _fetch(store: ImageStore | None, positions: Positions, step: int) -> dict[str, Any]:
-    batch: dict[str, Any] = {"positions": torch.from_numpy(positions), "step": step}
-    if store is not None:
-        batch["images"] = torch.from_numpy(store.images(positions))
-    return batch
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> Positions:
-    """Return the order of an epoch's items, from (seed, epoch) alone."""
-    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from transferlab.building import build
+from transferlab.collectives import from_all
 from transferlab.datasets.store import ImageStore
 from transferlab.records import replacing
 from transferlab.stats.metrics import accuracy, log_loss, macro_recall
@@ -57,12 +58,23 @@ def further_scores(nodes: Any, logits: Logits, labels: NDArray[np.int64]) -> dic
     return found
 
 
+def gathered(outputs: Sequence[tuple[Logits, Positions]]) -> list[tuple[Logits, Positions]]:
+    """Return the batches of outputs of all ranks, on every rank; shares may be unequal.
+
+    All ranks must call it. With one process it returns what came in. :func:`gather` then puts
+    the items in order and counts them: ``gather(gathered(outputs), positions)``.
+    """
+    return [batch for share in from_all(list(outputs)) for batch in share]
+
+
 def gather(outputs: Sequence[tuple[Logits, Positions]], positions: Positions) -> Logits:
     """Put batches of outputs into the order of ``positions``, each item once.
 
     Raises:
         RuntimeError: an item is missing; duplicates (padding) are dropped.
     """
+    if not outputs:
+        raise RuntimeError(f"evaluation lost {len(positions)} of {len(positions)} items")
     found = np.concatenate([rows for _, rows in outputs])
     logits = np.concatenate([values for values, _ in outputs])
     order = {int(position): row for row, position in enumerate(found)}

@@ -1,11 +1,6 @@
 """One fit: the model, the module and Lightning's Trainer, from a plan."""
 
-import logging
-import signal
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +8,21 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
-from transferlab.backbones.timm import create_backbone, feature_width
+from transferlab.assembling import build_model
+from transferlab.backbones.execution import recompute_activations, synchronise_norms
 from transferlab.backbones.weights import StateDict, load_backbone
 from transferlab.building import build
 from transferlab.callbacks.base import StrategyCallback
 from transferlab.callbacks.best_weights import BestWeights
+from transferlab.callbacks.checkpointing import Checkpointing
 from transferlab.callbacks.cost import Cost
 from transferlab.callbacks.history import History
+from transferlab.callbacks.phases import Phases, everything
+from transferlab.callbacks.refit import Refit
+from transferlab.checkpoints import FOLDER, last_checkpoint
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, scores
@@ -30,6 +30,8 @@ from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.planning import Plan
 from transferlab.randomness import derive_seed
+from transferlab.refitting import can_refit, needs_training
+from transferlab.trainers import interruptible, make_trainer, quiet, replicas
 
 
 @dataclass
@@ -42,66 +44,100 @@ class Fit:
     history: History
     cost: Cost
     selected_step: int
-
-
-def build_model(cfg: DictConfig, num_classes: int, image_size: int) -> TransferModel:
-    """Build backbone and head with random weights that follow from the seed alone.
-
-    Backbone and head draw from generators of their own: all arms of a replicate start from the
-    same head, whatever their backbone's weights.
-    """
-    kwargs: Any = OmegaConf.to_container(cfg.backbone.kwargs, resolve=True)
-    torch.manual_seed(derive_seed(cfg.seed, "backbone"))
-    backbone = create_backbone(cfg.backbone.name, kwargs, image_size)
-    torch.manual_seed(derive_seed(cfg.seed, "head"))
-    head = build(cfg.head, in_features=feature_width(backbone), num_classes=num_classes)
-    return TransferModel(cfg.backbone.name, backbone, head)
+    resumed: list[int]
+    trials: list[dict[str, Any]]
 
 
 def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Logger]) -> Fit:
-    """Train one run.
+    """Train one run, from its last checkpoint where a process left one behind.
 
     Args:
         plan: the run.
         weights: that the backbone starts from; None leaves it random.
-        directory: for the JSON lines.
+        directory: for the JSON lines and the checkpoints.
         loggers: of the trackers.
 
     Raises:
         UserError: found before the first optimiser step.
         DivergedError: the loss became NaN or infinite.
     """
-    cfg = plan.cfg
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
-    store = plan.data.store
-    model = build_model(cfg, len(store.classes), plan.data.preprocessing.size)
-    _start_from(model.backbone, weights, cfg)
-    if cfg.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    module = _module(cfg, model)
-    module.loss.prepare(torch.as_tensor(store.labels[plan.train]), len(store.classes))
-    data = _datamodule(plan)
-    strategy: list[StrategyCallback] = [build(n) for n in cfg.strategy.callbacks.values()]
+    cfg, store = plan.cfg, plan.data.store
+    module, data, strategy = assemble(plan, weights)
+    metric = choose_metric(cfg.metric.name, store.labels, len(store.classes))
     history = History(
         directory / "metrics.jsonl",
         cfg.trainer.log_every,
         lambda logits, positions: scores(logits, store.labels[positions]),
+        metric,
     )
     cost = Cost()
-    best = []
-    if cfg.checkpoint.select == "best":
-        metric = choose_metric(cfg.metric.name, store.labels, len(store.classes))
-        best = [BestWeights(history, metric)]
-    trainer = _trainer(cfg, [*strategy, history, *best, cost], loggers, directory)
-    if weights is None and not all(c.trains_backbone() for c in strategy):
-        _calibrate_norms(model, data, trainer)
-    with quiet(), _interruptible():
-        trainer.fit(module, datamodule=data)
+    best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []
+    averaging, guard = replicas(cfg, len(plan.train))
+    saving = Checkpointing(
+        directory / FOLDER, plan.run_id, cfg.checkpoint.every_steps, cfg.checkpoint.every_minutes
+    )
+    frozen = not all(c.trains_backbone() for c in strategy)
+    refit = [Refit(data, once=frozen)] if can_refit(module.model) else []
+    callbacks = [saving, *averaging, history, *strategy, *best, *refit, *guard, cost]
+    trainer = make_trainer(cfg, callbacks, loggers, directory)
+    resume = last_checkpoint(directory / FOLDER, plan.run_id)
+    train(trainer, module, data, strategy, weights, resume)
     return Fit(
         trainer, module, data, history, cost,
-        best[0].step or trainer.global_step if best else trainer.global_step,
+        best[0].step or trainer.global_step if best else trainer.global_step, saving.resumed,
+        [trial for callback in strategy for trial in callback.trials()],
     )  # fmt: skip
+
+
+def assemble(
+    plan: Plan, weights: StateDict | None
+) -> tuple[TransferModule, TransferDataModule, list[StrategyCallback]]:
+    """Build what a fit trains, from its starting weights on, what it trains on, and how."""
+    cfg, store = plan.cfg, plan.data.store
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    model = build_model(cfg, len(store.classes), plan.data.preprocessing.size)
+    _start_from(model.backbone, weights, cfg)
+    if cfg.trainer.sync_norms:
+        model = synchronise_norms(model)
+    if cfg.trainer.gradient_checkpointing:
+        recompute_activations(model.backbone, model.name, compiled=cfg.trainer.compile)
+    if cfg.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    module = _module(cfg, model)
+    module.loss.prepare(torch.as_tensor(store.labels[plan.train]), len(store.classes))
+    strategy = strategy_callbacks(cfg)
+    torch.manual_seed(derive_seed(cfg.seed, "adapters"))  # whatever backbone and head have drawn
+    for callback in strategy:
+        callback.adapt(model)
+    return module, _datamodule(plan), strategy
+
+
+def train(
+    trainer: Trainer,
+    module: TransferModule,
+    data: TransferDataModule,
+    strategy: Sequence[StrategyCallback],
+    weights: StateDict | None,
+    resume: Path | None = None,
+) -> None:
+    """Fit what :func:`assemble` built; ``resume`` is a checkpoint of the same run to go on from."""
+    trains = needs_training(module.model, all(c.trains_backbone() for c in strategy))
+    fresh = resume is None and weights is None and trainer.max_steps != 0
+    if fresh and (not trains or _norms_stand_still(module.model, data, strategy)):
+        _calibrate_norms(module.model, data, trainer)
+    if not trains or trainer.max_steps == 0:
+        with quiet(), interruptible():
+            trainer.validate(module, datamodule=data, verbose=False)
+        return
+    with quiet(), interruptible():
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+
+
+def strategy_callbacks(cfg: DictConfig) -> list[StrategyCallback]:
+    """Build a strategy's callbacks; one that says nothing of phases trains everything."""
+    found: list[StrategyCallback] = [build(node) for node in cfg.strategy.callbacks.values()]
+    return found if any(isinstance(c, Phases) for c in found) else [*found, everything()]
 
 
 def _start_from(backbone: nn.Module, weights: StateDict | None, cfg: DictConfig) -> None:
@@ -125,6 +161,7 @@ def _module(cfg: DictConfig, model: TransferModel) -> TransferModule:
         lr=float(cfg.optimizer.lr),
         scheduler=build(cfg.scheduler) if cfg.scheduler else None,
         seed=cfg.seed,
+        compiled=cfg.trainer.compile,
     )
 
 
@@ -137,6 +174,7 @@ def _datamodule(plan: Plan) -> TransferDataModule:
         preprocessing=plan.data.preprocessing,
         augmentations=[build(node) for node in (cfg.augmentation or {}).values()],
         batch_size=cfg.batch_size,
+        accumulate=cfg.trainer.accumulate,
         steps=cfg.budget.steps,
         seed=cfg.seed,
         data=cfg.trainer.data,
@@ -145,31 +183,14 @@ def _datamodule(plan: Plan) -> TransferDataModule:
     )
 
 
-def _trainer(
-    cfg: DictConfig, callbacks: list[Any], loggers: list[Logger], directory: Path
-) -> Trainer:
-    steps = int(cfg.budget.steps)
-    watched = cfg.purpose == "single" and sys.stderr.isatty()
-    with quiet():
-        return Trainer(
-            accelerator=cfg.trainer.accelerator,
-            devices=cfg.trainer.devices,
-            precision=cfg.trainer.precision,
-            max_steps=steps,
-            max_epochs=-1,
-            val_check_interval=max(steps // max(cfg.trainer.validations, 1), 1),
-            check_val_every_n_epoch=None,
-            callbacks=callbacks,
-            logger=loggers or False,
-            default_root_dir=directory,
-            gradient_clip_val=cfg.trainer.gradient_clip,
-            deterministic=cfg.trainer.deterministic,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=watched,
-        )
+def _norms_stand_still(
+    model: TransferModel, data: TransferDataModule, strategy: Sequence[StrategyCallback]
+) -> bool:
+    """Say whether running statistics of the backbone never move in any phase."""
+    (phases,) = [c for c in strategy if isinstance(c, Phases)]
+    states = phases.plan(model, data.steps, data.steps_per_epoch)[0].states
+    moving = {id(module) for state in states for module, mode in state.modes if mode}
+    return any(id(norm) not in moving for norm in model.norm_layers())
 
 
 def _calibrate_norms(model: TransferModel, data: TransferDataModule, trainer: Trainer) -> None:
@@ -191,38 +212,7 @@ def _calibrate_norms(model: TransferModel, data: TransferDataModule, trainer: Tr
     data.predicted = [data.train]
     with torch.no_grad():
         for raw in data.predict_dataloader()[0]:
-            model.backbone(data.on_after_batch_transfer(raw, 0).images.to(device))
+            model.features(data.on_after_batch_transfer(raw, 0).images.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what the user can't act on: Lightning's banners and hints."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    before = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn Lightning's exit(1) after Ctrl-C back into the KeyboardInterrupt that it was."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            if handler is not None:
-                signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from error
-        raise

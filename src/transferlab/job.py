@@ -5,10 +5,12 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from transferlab.checks import check, check_output
+from transferlab.errors import UserError
 from transferlab.outcome import outcome
 from transferlab.planning import Plan, plan_run
+from transferlab.rate_finder import find_rate, write_curve
 from transferlab.records import Record
-from transferlab.run import execute
+from transferlab.run import execute, starting_weights
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
 
@@ -28,9 +30,15 @@ def job(cfg: DictConfig) -> None:
 def _single(cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.study = None
+        searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
+    if searching and cfg.dry_run:
+        raise UserError("--find-lr and --dry-run: give one of the two.")
     check(cfg)
     check_output(Path(cfg.output_dir))
     plan = plan_run(cfg)
+    if searching:
+        show_search(plan)
+        return
     if cfg.dry_run:
         show_run(plan)
         return
@@ -39,6 +47,24 @@ def _single(cfg: DictConfig) -> None:
     if record["status"] != "done":
         log = record.get("log") or plan.directory / "metrics.jsonl"
         outcome.failure = f"run {plan.run_id} {record['status']}: {record['reason']}. See {log}."
+
+
+def show_search(plan: Plan) -> None:
+    """Search for a run's rate; print it, and where its curve lies."""
+    curve = find_rate(plan, starting_weights(plan.cfg))
+    path = Path(plan.cfg.output_dir).absolute() / "rates" / f"{plan.run_id}.jsonl"
+    write_curve(curve, path)
+    said = "no rate to suggest: the loss nowhere falls"
+    if curve.rate is not None:
+        said = f"suggested optimizer.lr={curve.rate:.1e}, where the loss falls fastest"
+    end = "where the loss exploded" if curve.stopped else "the end of the search"
+    lines = [
+        said,
+        f"  {len(curve.rates)} steps from {curve.rates[0]:.0e} to {curve.rates[-1]:.1e}, {end}",
+        f"  {path.with_suffix('.png')}",
+        f"  {path}",
+    ]
+    print("\n".join(lines))  # noqa: T201 - the job is where a single run speaks
 
 
 def show(plan: Plan, record: Record) -> None:

@@ -1,4 +1,9 @@
-"""Losses over (B, C) logits and (B,) labels; class weights come from the training subset."""
+"""Losses over (B, C) logits and labels; class weights come from the training subset.
+
+Labels are (B,) class numbers, or (B, C) probabilities where an augmentation mixes images. A class
+weight multiplies that class's part of every target, and the mean is over the weights that the
+targets carry, so one-hot probabilities give what class numbers give.
+"""
 
 from typing import Literal
 
@@ -45,6 +50,17 @@ class ClassLoss(nn.Module):
             )
         self.weight = torch.tensor([float(value) for value in self.class_weights])
 
+    def mass(self, labels: Tensor) -> Tensor:
+        """Return the class weight that (B,) labels or (B, C) probabilities carry in all."""
+        assert self.weight is not None
+        return self.weight[labels].sum() if labels.ndim == 1 else _mass(labels, self.weight)
+
+    def alike(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return logits, (B, C) probabilities and class weights in the finer of their types."""
+        kind = torch.promote_types(logits.dtype, targets.dtype)
+        weight = None if self.weight is None else self.weight.to(kind)
+        return logits.to(kind), targets.to(kind), weight
+
 
 class CrossEntropy(ClassLoss):
     """Cross-entropy, by option smoothed and weighted by class.
@@ -61,10 +77,17 @@ class CrossEntropy(ClassLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss in nats over (B, C) logits and (B,) labels."""
-        return F.cross_entropy(
-            logits, labels, weight=self.weight, label_smoothing=self.label_smoothing
+        """Mean loss in nats over (B, C) logits and (B,) labels or (B, C) probabilities."""
+        if labels.ndim == 1:
+            return F.cross_entropy(
+                logits, labels, weight=self.weight, label_smoothing=self.label_smoothing
+            )
+        logits, targets, weight = self.alike(logits, labels)
+        # torch's own mean over probabilities divides by B and not by the weights
+        total = F.cross_entropy(
+            logits, targets, weight=weight, label_smoothing=self.label_smoothing, reduction="sum"
         )
+        return total / _mass(targets, weight)
 
 
 class Focal(ClassLoss):
@@ -84,12 +107,25 @@ class Focal(ClassLoss):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss in nats over (B, C) logits and (B,) labels."""
+        """Mean loss in nats over (B, C) logits and (B,) labels or (B, C) probabilities."""
+        if labels.ndim == 2:
+            logits, targets, weight = self.alike(logits, labels)
+            parts = targets * self._focused(F.log_softmax(logits, dim=-1))
+            total = parts.sum() if weight is None else (parts * weight).sum()
+            return total / _mass(targets, weight)
         log_p = F.log_softmax(logits, dim=-1).gather(1, labels[:, None]).squeeze(1)
-        # at p = 1 a gamma below 1 would have an infinite slope, and the gradient would be NaN
-        missing = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).eps)
-        losses = -(missing**self.gamma) * log_p
+        losses = self._focused(log_p)
         if self.weight is None:
             return losses.mean()
         weights = self.weight[labels]
         return (weights * losses).sum() / weights.sum()
+
+    def _focused(self, log_p: Tensor) -> Tensor:
+        # at p = 1 a gamma below 1 would have an infinite slope, and the gradient would be NaN
+        missing = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).eps)
+        return -(missing**self.gamma) * log_p
+
+
+def _mass(targets: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the class weight that (B, C) probabilities carry in all: B without weights."""
+    return targets.sum() if weight is None else (targets * weight).sum()

@@ -1,86 +1,70 @@
-"""A backbone and a head, cut into layer groups that can be frozen for real."""
+"""A backbone and a head, with modules held in the mode that the strategy wants."""
 
-from typing import Self, cast
+from collections.abc import Sequence
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
-from transferlab.backbones.groups import Granularity, layer_ids, module_groups
 from transferlab.backbones.timm import no_weight_decay
-from transferlab.errors import UserError
 
 
 class TransferModel(nn.Module):
-    """A backbone and a head, with the backbone's layer groups.
-
-    Frozen means frozen: a frozen group has no gradients and stays in eval mode, whatever
-    ``train()`` is called on the model, so its norm statistics, dropout and drop-path stand still.
+    """A backbone and a head.
 
     Args:
-        name: the timm architecture of the backbone.
-        backbone: (B, channels, H, W) -> (B, F).
-        head: (B, F) -> (B, C).
+        name: of the backbone.
+        backbone: (B, channels, H, W) -> (B, F), or with ``forward_features`` to the unpooled map.
+        head: (B, F), or the map where its ``takes`` is "map", -> (B, C).
     """
 
     def __init__(self, name: str, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.name, self.backbone, self.head = name, backbone, head
-        self._frozen: list[nn.Module] = []
-        self._trained_from: tuple[int, Granularity] | None = None
-        self._cut: dict[Granularity, tuple[dict[str, int], list[list[nn.Module]]]] = {}
+        self.adapter_modules: list[nn.Module] = []
+        self._held: Sequence[tuple[nn.Module, bool]] = ()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, channels, H, W) normalised images to (B, C) logits."""
-        return cast(Tensor, self.head(self.backbone(images)))
+        return cast(Tensor, self.head(self.features(images)))
 
-    def decay_layers(self) -> list[list[tuple[str, nn.Parameter]]]:
-        """Return the fine layer groups for rates, stem first, the head last, as timm counts them.
-
-        A final norm that timm counts to the classifier is in the head's group here.
-        """
-        ids, head = layer_ids(self.name, self.backbone, "blocks")
-        layers: list[list[tuple[str, nn.Parameter]]] = [[] for _ in range(head + 1)]
-        for name, parameter in self.backbone.named_parameters():
-            layers[ids[name]].append((f"backbone.{name}", parameter))
-        layers[head] += [(f"head.{name}", p) for name, p in self.head.named_parameters()]
-        return layers
+    def features(self, images: Tensor) -> Tensor:
+        """Map normalised images to what the head takes: (B, F), or the unpooled map."""
+        if getattr(self.head, "takes", "pooled") == "map":
+            backbone: Any = self.backbone
+            return cast(Tensor, backbone.forward_features(images))
+        return cast(Tensor, self.backbone(images))
 
     def undecayed(self) -> set[str]:
-        """Return the names of parameters that the backbone asks to be left out of weight decay."""
-        return {f"backbone.{name}" for name in no_weight_decay(self.backbone)}
+        """Return the names of parameters that are left out of weight decay whatever their shape.
 
-    def group_count(self, granularity: Granularity) -> int:
-        """Return the number of layer groups for unfreezing, the head included."""
-        return len(self._groups(granularity)[1]) + 1
-
-    def train_from(self, first: int, granularity: Granularity = "stages") -> None:
-        """Freeze every group before ``first`` and let the others train.
-
-        Args:
-            first: 0 trains all; ``group_count(granularity) - 1`` trains the head alone.
-            granularity: the unit in which groups are counted.
+        The backbone asks for some, also where an adapter took a layer's place; an adapter's
+        factors (one a channel) would be pulled to 0, where 1 is what changes nothing.
         """
-        ids, groups = self._groups(granularity)
-        if not 0 <= first <= len(groups):
-            raise UserError(
-                f"asked to train from group {first} of {self.name}, which has {len(groups)} "
-                f"groups of {granularity} below its head."
-            )
-        if self._trained_from == (first, granularity):
-            return
-        top = len(groups) - 1
-        for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(min(ids[name], top) >= first)
-        whole = [self.backbone] if first == len(groups) else []
-        self._frozen = whole or [module for group in groups[:first] for module in group]
-        self._trained_from = (first, granularity)
+        listed = {f"backbone.{name}" for name in no_weight_decay(self.backbone)}
+        factors = {id(p) for m in self.adapter_modules for p in _factors(m)}
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if name.replace(".base_layer", "") in listed or id(parameter) in factors
+        }
+
+    def hold(self, modes: Sequence[tuple[nn.Module, bool]]) -> None:
+        """Keep modules in train or eval mode, whatever ``train()`` is called on the model.
+
+        Frozen means frozen: norm statistics, dropout and drop-path of a frozen part stand still.
+        ``eval()`` still puts every module into eval mode.
+        """
+        self._held = modes
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of every module, and put what is frozen back into eval."""
+        """Set the mode of every module, then put those that are held back into theirs."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        if mode:
+            for module, held in self._held:
+                module.training = held
         return self
 
     def norm_layers(self) -> list[_BatchNorm]:
@@ -91,8 +75,13 @@ class TransferModel(nn.Module):
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
 
-    def _groups(self, granularity: Granularity) -> tuple[dict[str, int], list[list[nn.Module]]]:
-        if granularity not in self._cut:
-            ids, head = layer_ids(self.name, self.backbone, granularity)
-            self._cut[granularity] = ids, module_groups(self.backbone, ids, head)
-        return self._cut[granularity]
+
+def _factors(adapter: nn.Module) -> list[nn.Parameter]:
+    """Return an adapter's vectors, in whatever shape; a layer's matrix of rank 1 is none."""
+    return [
+        parameter
+        for module in adapter.modules()
+        if not isinstance(module, nn.Linear | _ConvNd)
+        for parameter in module.parameters(recurse=False)
+        if parameter.numel() == max(parameter.shape, default=1)
+    ]

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from transferlab.callbacks.base import StrategyCallback
+from transferlab.callbacks.base import StrategyCallback, is_overridden
+from transferlab.collectives import from_all
 from transferlab.datamodule import Batch
 from transferlab.errors import RunError
 from transferlab.losses import ClassLoss
@@ -37,6 +38,7 @@ class TransferModule(LightningModule):
         lr: the rate of the head; other layers' follow from the strategy.
         scheduler: a partial that takes the optimizer, or None for constant rates.
         seed: from which every step's generators are seeded.
+        compiled: whether ``torch.compile`` computes the backbone's part of the training step.
     """
 
     def __init__(
@@ -47,13 +49,28 @@ class TransferModule(LightningModule):
         lr: float,
         scheduler: SchedulerFactory | None,
         seed: int,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self.optimizer, self.lr, self.scheduler, self.seed = optimizer, lr, scheduler, seed
         self.validation_outputs: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+        self.validation_score: float | None = None
         self.last_loss = torch.tensor(0.0)
         self._first_bad = torch.tensor(-1)
+        self.compiled = compiled
+        self.recompile()
+
+    def recompile(self) -> None:
+        """Compile the training step anew, where asked for; evaluation is never compiled.
+
+        Training has one shape of batch, so it is compiled for that shape alone. Whoever changes
+        what trains must forget earlier graphs (``torch._dynamo.reset``) and call this.
+        """
+        plain = self.model.features
+        self._features: Callable[[Tensor], Tensor] = (
+            torch.compile(plain, dynamic=False) if self.compiled else plain
+        )
 
     def strategy_callbacks(self) -> list[StrategyCallback]:
         """Return the strategy's callbacks, in the order of its YAML."""
@@ -61,15 +78,8 @@ class TransferModule(LightningModule):
         return [callback for callback in callbacks if isinstance(callback, StrategyCallback)]
 
     def configure_optimizers(self) -> Any:
-        """Build every parameter group at once, with absolute rates."""
-        layers = [[(name, p) for name, p in self.model.named_parameters()]]
-        callbacks = [c for c in self.strategy_callbacks() if _sets_rates(c)]
-        if callbacks:
-            layers = self.model.decay_layers()
-        scales = np.ones(len(layers))
-        for callback in callbacks:
-            scales = scales * np.asarray(callback.lr_scales(self.model, len(layers)))
-        groups = parameter_groups(layers, scales.tolist(), self.lr, self.model.undecayed())
+        """Build the optimizer over all parameters; strategies split and scale its groups."""
+        groups = parameter_groups(self.model.named_parameters(), self.lr, self.model.undecayed())
         optimizer = self.optimizer(groups)
         if self.scheduler is None:
             return optimizer
@@ -80,18 +90,20 @@ class TransferModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Collect what every step needs."""
-        self._penalties = [c for c in self.strategy_callbacks() if _has_penalty(c)]
+        self._penalties = [c for c in self.strategy_callbacks() if is_overridden(c, "penalty")]
         self._first_bad = torch.tensor(-1, device=self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the generators from (seed, step, rank): a resumed run draws the same numbers."""
-        torch.manual_seed(derive_seed(self.seed, "step", self.global_step, self.global_rank))
+        """Seed the generators from (seed, step, part, rank): a resumed run draws the same."""
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(derive_seed(self.seed, "step", self.global_step, part, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties of the strategy included."""
-        loss: Tensor = self.loss(self.model(batch.images), batch.labels)
+        features = self._features(batch.images)
+        loss: Tensor = self.loss(self.model.head(features), batch.labels) * self._part(batch)
         for callback in self._penalties:
-            penalty = callback.penalty(self.model)
+            penalty = callback.penalty(self.model, features)
             if penalty is not None:
                 loss = loss + penalty
         self.last_loss = loss.detach()
@@ -100,11 +112,28 @@ class TransferModule(LightningModule):
         self._first_bad = torch.where(bad, self.global_step, self._first_bad)
         return loss
 
-    def raise_if_diverged(self) -> None:
-        """Raise DivergedError if any loss so far was NaN or infinite; this waits for the device."""
-        step = int(self._first_bad)
-        if step >= 0:
-            raise DivergedError(f"the loss became NaN or infinite at optimiser step {step}")
+    def _part(self, batch: Batch) -> Tensor | float:
+        """Return the factor that makes a class-weighted mean one over the whole step's images.
+
+        Ranks and micro-batches are averaged as equals, but their images do not weigh the same.
+        """
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        if self.loss.weight is None or parts == 1:
+            return 1.0
+        whole = self.trainer.datamodule.step_labels(self.global_step)  # type: ignore[attr-defined]
+        return parts * self.loss.mass(batch.labels) / self.loss.mass(whole)
+
+    def raise_if_diverged(self, alone: bool = False) -> None:
+        """Raise DivergedError if any loss so far was NaN or infinite; this waits for the device.
+
+        Args:
+            alone: ask this rank only. Otherwise all ranks must call it, and what one of them saw
+                ends them all, with the same message.
+        """
+        own = int(self._first_bad)
+        steps = [step for step in ([own] if alone else from_all(own)) if step >= 0]
+        if steps:
+            raise DivergedError(f"the loss became NaN or infinite at optimiser step {min(steps)}")
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation's outputs."""
@@ -125,11 +154,3 @@ class TransferModule(LightningModule):
         if not np.isfinite(logits).all():  # the last update can do it, after the last finite loss
             raise DivergedError(f"outputs are NaN or infinite after {self.global_step} steps")
         return logits, batch.positions.cpu().numpy()
-
-
-def _sets_rates(callback: StrategyCallback) -> bool:
-    return type(callback).lr_scales is not StrategyCallback.lr_scales
-
-
-def _has_penalty(callback: StrategyCallback) -> bool:
-    return type(callback).penalty is not StrategyCallback.penalty

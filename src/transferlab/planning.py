@@ -6,12 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from transferlab.backbones.timm import Preprocessing, create_backbone, resolve_preprocessing
+from transferlab.assembling import check_model
+from transferlab.backbones.opening import backbone_identity
 from transferlab.backbones.weights import (
     StateDict,
     load_weights,
@@ -20,46 +18,12 @@ from transferlab.backbones.weights import (
 )
 from transferlab.building import build
 from transferlab.cache import cache_folder
-from transferlab.datasets.cache import ImageSpec
-from transferlab.datasets.grouping import resolve_groups
-from transferlab.datasets.policy import ImagePolicy
-from transferlab.datasets.splits import Splits, make_splits, read_splits, write_splits
-from transferlab.datasets.store import ImageStore, open_store
-from transferlab.datasets.subsets import draw_subset
+from transferlab.checks import brings_curves
 from transferlab.errors import UserError
-from transferlab.randomness import derive_seed
-from transferlab.records import FORMAT, sha256, sha256_record
+from transferlab.records import FORMAT, sha256_record
+from transferlab.split_data import Data, Positions, data_name, open_data
 
-Positions = NDArray[np.int64]
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
-SPLIT_SETTINGS = ("test", "validation", "max_validation", "split_seed", "group_by", "duplicates")
-
-
-@dataclass(frozen=True)
-class Data:
-    """A dataset, decoded for one backbone and split.
-
-    Attributes:
-        store: the images and labels.
-        splits: positions of train, validation and test.
-        groups: (N,) group of every image, or None.
-        preprocessing: the backbone's input.
-    """
-
-    store: ImageStore
-    splits: Splits
-    groups: NDArray[np.int64] | None
-    preprocessing: Preprocessing
-
-    def subset(self, shots: int | None, fraction: float | None, seed: int) -> Positions:
-        """Return the replicate's training items, nested over sizes for one seed."""
-        if shots is None and fraction is None:
-            return self.splits.train
-        return draw_subset(
-            self.store.labels, self.splits.train, self.groups,
-            shots=shots, fraction=fraction, seed=derive_seed(seed, "subset"),
-            classes=self.store.classes,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,70 +54,21 @@ def plan_run(cfg: DictConfig) -> Plan:
         UserError: anything about data, weights or sizes that the user can mend.
     """
     cfg = cfg.copy()
-    size = resolve_preprocessing(cfg.backbone.name, cfg.backbone.image_size, cfg.backbone.crop_pct)
-    _check_backbone(cfg.backbone.name, _arguments(cfg), size.size)
+    check_model(cfg)
     data = open_data(cfg.target, cfg.backbone)
     train = data.subset(cfg.target.shots, cfg.target.fraction, cfg.seed)
     with open_dict(cfg):
         cfg.budget.steps = _steps(cfg, len(train))
         if cfg.strategy.init == "random":
             cfg.source.kind, cfg.source.name = "none", "none"
+        if brings_curves(cfg):
+            cfg.scheduler = None
         if cfg.source.kind == "dataset":
             cfg.source.pretrain.budget.steps = plan_source(cfg).cfg.budget.steps
     identity = _identity(cfg, data)
     run_id = sha256_record(identity)[:16]
     folder = cache_folder() if cfg.purpose == "source" else Path(cfg.output_dir)
     return Plan(cfg, run_id, identity, data, train, (folder / "runs" / run_id).absolute())
-
-
-def data_name(node: DictConfig) -> str:
-    """Return what a dataset is called: its ``name``, else the last part of its root or path."""
-    if node.name:
-        return str(node.name)
-    path = node.root or (node.dataset or {}).get("path")
-    return Path(str(path)).stem if path else "data"
-
-
-def open_data(node: DictConfig, backbone: DictConfig) -> Data:
-    """Decode and split a dataset once per process; other processes read the same files."""
-    preprocessing = resolve_preprocessing(backbone.name, backbone.image_size, backbone.crop_pct)
-    wanted = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(wanted, dict)
-    ignored = ("name", "shots", "fraction", "pretrain", "kind", "tag", "path", "classes")
-    kept = {str(key): value for key, value in wanted.items() if key not in ignored}
-    return _open(sha256_record(kept), _Frozen(kept), preprocessing)
-
-
-class _Frozen(dict[str, Any]):
-    """A dict that lru_cache takes: its equality is decided by the hash beside it."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return 0
-
-
-@lru_cache(maxsize=8)
-def _open(key: str, node: _Frozen, preprocessing: Preprocessing) -> Data:
-    del key
-    spec = ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct)
-    store = open_store(
-        build(OmegaConf.create(node["dataset"])),
-        spec=spec,
-        policy=ImagePolicy(**node["images"]),
-        corruption=node["corruption"],
-        corruption_seed=node["corruption_seed"],
-        folder=cache_folder() / "decoded",
-    )
-    if len(store.classes) < 2:
-        raise UserError(f"the data has one class, {store.classes[0]!r}: nothing to tell apart.")
-    groups = resolve_groups(store.index, node["group_by"])
-    settings = {name: node[name] for name in SPLIT_SETTINGS}
-    bound = None if groups is None else sha256(groups.tobytes())  # names may change, images not
-    name = sha256_record([store.fingerprint, settings, bound, FORMAT])[:24]
-    path = cache_folder() / "splits" / f"{name}.npz"
-    if not path.is_file():
-        settings.pop("group_by")
-        write_splits(path, make_splits(store.index, store.content, groups, **settings))
-    return Data(store, read_splits(path), groups, preprocessing)
 
 
 def plan_source(cfg: DictConfig) -> Plan:
@@ -191,7 +106,7 @@ def source_config(cfg: DictConfig) -> DictConfig:
         "settings": {},
         "study": None,
         "request": None,
-        "checkpoint": {"keep": "last", "select": "last"},
+        "checkpoint": whole["checkpoint"] | {"keep": "last", "select": "last"},
     }
     config: DictConfig = OmegaConf.create(whole)
     return config
@@ -233,15 +148,14 @@ def _identity(cfg: DictConfig, data: Data) -> dict[str, Any]:
     def plain(node: Any) -> Any:
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
-    return {
+    found = {
         "format": FORMAT,
         "source": source_identity(cfg),
         "target": data.store.fingerprint,
         "split": data.splits.sha256,
         "subset": [cfg.target.shots, cfg.target.fraction],
-        "backbone": [cfg.backbone.name, plain(cfg.backbone.kwargs), vars(data.preprocessing)],
+        "backbone": backbone_identity(cfg.backbone),
         "head": plain(cfg.head),
-        "strategy": [cfg.strategy.groups, plain(cfg.strategy.callbacks)],
         "augmentation": plain(cfg.augmentation),
         "loss": plain(cfg.loss),
         "optimizer": plain(cfg.optimizer),
@@ -255,19 +169,35 @@ def _identity(cfg: DictConfig, data: Data) -> dict[str, Any]:
         + ([cfg.metric.name, cfg.trainer.validations] if cfg.checkpoint.select == "best" else []),
         "opens_test": cfg.purpose != "tune",
         "seed": cfg.seed,
-    }
+    } | _execution(cfg)
+    settings = plain(cfg.strategy.callbacks)
+    callbacks = _callbacks(cfg)
+    if any(callback.chooses for callback in callbacks.values()):
+        found["metric"] = [cfg.metric.name, cfg.trainer.validations]
+    own = {name: callback.identity(found) for name, callback in callbacks.items()}
+    settings |= {name: value for name, value in own.items() if value is not None}
+    return found | {"strategy": [cfg.strategy.groups, settings]}
+
+
+def _callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """Build a strategy's callbacks, which have a say in the budget and in the identity."""
+    return {str(name): build(node) for name, node in cfg.strategy.callbacks.items()}
+
+
+def _execution(cfg: DictConfig) -> dict[str, Any]:
+    """Return the ways of computing that change a result, where they are not the plain one.
+
+    Micro-batches have norm statistics and dropout of their own; a compiled step rounds otherwise.
+    """
+    plain = {"accumulate": 1, "compile": False, "sync_norms": False}
+    return {key: cfg.trainer[key] for key, value in plain.items() if cfg.trainer[key] != value}
 
 
 def _steps(cfg: DictConfig, images: int) -> int:
     steps, epochs = cfg.budget.steps, cfg.budget.epochs
     if epochs is not None:
-        return max(math.ceil(float(epochs) * images / int(cfg.batch_size)), 1)
+        steps = max(math.ceil(float(epochs) * images / int(cfg.batch_size)), 1)
     count: int = steps
+    for callback in _callbacks(cfg).values():
+        count = callback.steps(count)
     return count
-
-
-@lru_cache(maxsize=32)
-def _check_backbone(name: str, kwargs: tuple[tuple[str, Any], ...], size: int) -> None:
-    """Build the backbone once without memory, so that a bad one fails before data is read."""
-    with torch.device("meta"):
-        create_backbone(name, dict(kwargs), size)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from transferlab.assembling import build_model
 from transferlab.backbones.timm import Preprocessing
 from transferlab.backbones.weights import load_weights
+from transferlab.building import build
 from transferlab.datasets.cache import ImageSpec, resize
 from transferlab.datasets.opening import open_image
 from transferlab.datasets.policy import ImagePolicy, to_uint8
 from transferlab.errors import UserError
-from transferlab.fitting import build_model
 from transferlab.model import TransferModel
 from transferlab.records import read_json, replacing
 
@@ -85,8 +86,15 @@ def _load_run(run: Path) -> tuple[dict[str, Any], DictConfig]:
 def _load_model(run: Path, record: dict[str, Any], cfg: DictConfig) -> TransferModel:
     state = load_weights(run)
     model = build_model(cfg, len(record["classes"]), record["preprocessing"]["size"])
+    for node in cfg.strategy.callbacks.values():
+        build(node).adapt(model)  # adapters have weights of their own
     wanted = model.state_dict()
-    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
+    grows = {f"head.{name}" for name in getattr(model.head, "grows", ())}  # with the data
+    wrong = [
+        k
+        for k in wanted
+        if k not in state or (state[k].shape != wanted[k].shape and k not in grows)
+    ]
     if wrong or len(state) != len(wanted):
         first = wrong[0] if wrong else sorted(set(state) - set(wanted))[0]
         raise UserError(

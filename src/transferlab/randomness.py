@@ -1,6 +1,8 @@
 """Randomness that is derived, never carried: a seed for every purpose, step and sample."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,6 +14,17 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """Derive a seed in [0, 2**63) for one purpose from a run's seed."""
     text = ":".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator of the CPU for a block, and put it back; no other is touched."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 def sample_uniforms(seed: int, step: int, items: Tensor, count: int) -> Tensor:

@@ -1,23 +1,28 @@
 """One run: one fit, one record. Pretraining is a run too, made once and shared."""
 
+import os
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from transferlab.auto_depth import fit
 from transferlab.backbones.weights import StateDict, load_weights
 from transferlab.building import build
-from transferlab.errors import UserError
-from transferlab.fitting import fit
+from transferlab.checkpoints import FOLDER, remove_checkpoints
+from transferlab.errors import RunError, UserError
+from transferlab.launching import RankError, described, launch
 from transferlab.module import DivergedError
-from transferlab.planning import Plan, data_name, external_weights, plan_source
+from transferlab.planning import Plan, external_weights, plan_run, plan_source
 from transferlab.records import Record, read_json, write_json, write_text
 from transferlab.run_record import header, measure, no_metrics
+from transferlab.split_data import data_name
 from transferlab.trackers.base import TrackedRun, Tracker
 
 FINAL = ("done", "diverged")
@@ -64,9 +69,30 @@ def execute(plan: Plan) -> Record:
         write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
         started = time.perf_counter()
         record = _attempt(plan)
-        record.setdefault("cost", {})["total_seconds"] = time.perf_counter() - started
+        cost = record.setdefault("cost", {})
+        earlier = cost.get("earlier_seconds", 0.0)  # of processes that were killed
+        cost["total_seconds"] = earlier + time.perf_counter() - started
         write_json(plan.directory / "run.json", record)
+        if record["status"] in FINAL:
+            remove_checkpoints(plan.directory / FOLDER)
         return record
+
+
+def execute_rank(directory: Path) -> None:
+    """Make this rank's part of the run whose ``config.yaml`` lies in ``directory``.
+
+    The parent has planned the run, made its source and holds its lock; rank 0 leaves the record.
+    """
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    plan = plan_run(cfg)
+    if plan.run_id != directory.name:
+        raise RunError(f"a rank read run {plan.run_id} from the files of run {directory.name}")
+    plan = replace(plan, directory=directory)
+    first = int(os.environ["RANK"]) == 0
+    record = _train(plan, header(plan), starting_weights(plan.cfg), tracked=first)
+    if first:
+        write_json(directory / "run.json", record)
 
 
 def starting_weights(cfg: DictConfig) -> StateDict | None:
@@ -93,35 +119,43 @@ def _attempt(plan: Plan) -> Record:
     record = header(plan)
     try:
         weights = starting_weights(plan.cfg)
-        with _trackers(plan, record) as loggers:
-            fitted = fit(plan, weights, plan.directory, loggers)
-            record |= measure(plan, fitted)
+        if plan.cfg.trainer.devices == 1:
+            return _train(plan, record, weights)
+        del weights  # each rank reads its own
+        launch(plan.directory, plan.cfg.trainer.devices, plan.cfg.trainer.threads)
+        made_by_ranks: Record = read_json(plan.directory / "run.json")
+        return made_by_ranks
     except UserError as error:
         write_json(plan.directory / "run.json", record | _failure("failed", error, user=True))
         raise
     except DivergedError as error:
         return record | _failure("diverged", error)
+    except RankError as error:
+        return record | _failure("failed", error) | {"log": str(error.log)}
     except Exception as error:
         log = plan.directory / "log" / "rank0.log"
         write_text(log, traceback.format_exc())
         return record | _failure("failed", error) | {"log": str(log)}
+
+
+def _train(plan: Plan, record: Record, weights: StateDict | None, tracked: bool = True) -> Record:
+    """Fit and measure in this process: the whole run, or one rank's part of it."""
+    with _trackers(plan, record, tracked) as loggers:
+        fitted = fit(plan, weights, plan.directory, loggers)
+        record |= measure(plan, fitted)
     return record
 
 
 def _failure(status: str, error: BaseException, user: bool = False) -> Record:
-    reason = str(error) if isinstance(error, UserError | DivergedError) else _described(error)
+    reason = described(error)
     return {"status": status, "reason": reason, "user_error": user, "metrics": no_metrics()}
 
 
-def _described(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"[:300]
-
-
 @contextmanager
-def _trackers(plan: Plan, record: Record) -> Iterator[list[Logger]]:
-    """Open the trackers of a run and finish them, also when it fails."""
-    trackers: list[Tracker] = [build(node) for node in (plan.cfg.tracker or {}).values()]
+def _trackers(plan: Plan, record: Record, tracked: bool) -> Iterator[list[Logger]]:
+    """Open the trackers of a run and finish them, also when it fails; rank 0 alone has any."""
+    nodes = (plan.cfg.tracker or {}).values() if tracked else []
+    trackers: list[Tracker] = [build(node) for node in nodes]
     columns = ("source", "target", "shots", "backbone", "strategy", "seed", "lr", "budget_steps")
     run = TrackedRun(
         run_id=plan.run_id,

@@ -11,19 +11,23 @@ from safetensors.torch import save_file
 from transferlab.baselines import baselines
 from transferlab.cache import cache_folder
 from transferlab.callbacks.cost import multiply_adds_per_image
+from transferlab.collectives import first_rank, from_all
 from transferlab.environment import environment
 from transferlab.evaluation import (
     choose_metric,
     further_scores,
     gather,
+    gathered,
     sample,
     scores,
     write_predictions,
 )
-from transferlab.fitting import Fit, quiet
-from transferlab.planning import Plan, data_name
+from transferlab.fitting import Fit
+from transferlab.planning import Plan
 from transferlab.records import FORMAT, Record, read_json, replacing, sha256, write_json
+from transferlab.split_data import data_name
 from transferlab.stats.metrics import at_chance
+from transferlab.trainers import quiet
 
 TRAIN_SAMPLE = 2000
 """Training images at the most that the final training score is measured on."""
@@ -59,6 +63,7 @@ def header(plan: Plan) -> Record:
         "lr": float(cfg.optimizer.lr),
         "budget_steps": int(cfg.budget.steps),
         "batch_size": cfg.batch_size,
+        "world_size": cfg.trainer.devices,
         "image_size": data.preprocessing.size,
         "classes": list(data.store.classes),
         "n_train": len(plan.train),
@@ -70,6 +75,7 @@ def header(plan: Plan) -> Record:
         "split_sha256": data.splits.sha256,
         "test_ids_sha256": sha256("\n".join(test_ids)),
         "data_fingerprint": data.store.fingerprint,
+        "identity": plan.identity,
         "skipped_images": list(data.store.skipped),
         "preprocessing": vars(data.preprocessing),
         "preprocessing_sha256": data.preprocessing.fingerprint,
@@ -87,18 +93,25 @@ def is_scratch(plan: Plan) -> bool:
 
 
 def measure(plan: Plan, fitted: Fit) -> Record:
-    """Score what was trained; the test split is opened here, once, after the weights are fixed."""
+    """Score what was trained; the test split is opened here, once, after the weights are fixed.
+
+    All ranks predict their shares and return the same scores; the first one alone writes.
+    """
     cfg, data = plan.cfg, plan.data
-    _save_weights(plan, fitted)
+    writes = first_rank()
+    if writes:
+        _save_weights(plan, fitted)
     parts = {"validation": data.splits.validation, "train": sample(plan.train, TRAIN_SAMPLE)}
     if cfg.purpose != "tune":
-        _note_opening(plan, fitted)
+        if writes:
+            _note_opening(plan, fitted)
+        from_all(None)  # no rank reads the test split before that is on disk
         parts["test"] = data.splits.test
     fitted.data.predicted = list(parts.values())
     with quiet():
         outputs: Any = fitted.trainer.predict(fitted.module, datamodule=fitted.data)
     logits = {
-        split: gather(batches, positions)
+        split: gather(gathered(batches), positions)
         for (split, positions), batches in zip(parts.items(), outputs, strict=True)
     }
     found = {
@@ -107,14 +120,19 @@ def measure(plan: Plan, fitted: Fit) -> Record:
         for split, positions in parts.items()
     }
     kept = {split: (parts[split], logits[split]) for split in parts if split != "train"}
-    write_predictions(plan.directory / "predictions.parquet", data.store, kept, data.groups)
+    if writes:
+        write_predictions(plan.directory / "predictions.parquet", data.store, kept, data.groups)
+    compared = writes and "test" in parts and cfg.purpose != "source"
     record: Record = {
         "metrics": no_metrics() | found,
         "selected_step": fitted.selected_step,
+        "resumed_at_steps": fitted.resumed,
+        "trials": fitted.trials,
+        "n_trials": max(len(fitted.trials), 1),  # one where nothing was compared
         "curve": fitted.history.curve,
         "cost": _cost(fitted),
         "environment": environment(fitted.module.device),
-        "baselines": _baselines(plan) if "test" in parts and cfg.purpose != "source" else None,
+        "baselines": _baselines(plan) if compared else None,
     }
     largest = np.bincount(data.store.labels[parts["train"]]).max() / len(parts["train"])
     learned = found["train"]["accuracy"]
@@ -129,13 +147,14 @@ def _cost(fitted: Fit) -> Record:
     image = torch.zeros(1, len(fitted.data.preprocessing.mean), size, size)
     return {
         "fit_seconds": fitted.cost.fit_seconds,
-        "peak_memory_bytes": fitted.cost.peak_memory_bytes,
+        "earlier_seconds": fitted.cost.earlier_seconds,
+        "peak_memory_bytes": max(from_all(fitted.cost.peak_memory_bytes)),  # of one process
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable_parameters": fitted.cost.trainable_parameters,
         "multiply_adds_per_image": multiply_adds_per_image(
-            model, image.to(next(model.parameters()).device)
+            model, image.to(next(model.parameters()))
         ),
-        "training_multiply_adds": fitted.cost.training_multiply_adds,
+        "training_multiply_adds": sum(from_all(fitted.cost.training_multiply_adds)),
     }
 
 
@@ -152,8 +171,11 @@ def _save_weights(plan: Plan, fitted: Fit) -> None:
 def _note_opening(plan: Plan, fitted: Fit) -> None:
     """Write down that the test split is about to be read, before it is."""
     note = {"event": "test split opened", "run_id": plan.run_id, "step": fitted.selected_step}
-    with (plan.directory / "ledger.jsonl").open("a") as stream:
-        stream.write(json.dumps(note) + "\n")
+    line, path = json.dumps(note), plan.directory / "ledger.jsonl"
+    if path.is_file() and line in path.read_text().splitlines():
+        return  # an evaluation that was cut short opens it no second time
+    with path.open("a") as stream:
+        stream.write(line + "\n")
 
 
 def _baselines(plan: Plan) -> Record:

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from transferlab import planning
+from transferlab import planning, split_data
 from transferlab.cli.main import main
 
 PROGRAM = Path(sys.executable).parent / "transferlab"
@@ -62,7 +62,7 @@ def cli(place: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """Run a command line in this process: ``cli("run", "seed=1").code``."""
 
     def call(*arguments: str | Path) -> Result:
-        planning._open.cache_clear()  # what a process remembers of relative paths
+        split_data._open.cache_clear()  # what a process remembers of relative paths
         planning._external.cache_clear()
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])

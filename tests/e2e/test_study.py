@@ -181,6 +181,7 @@ class TestAgain:
         assert (copy / "verdicts.json").read_bytes() == verdicts
         assert (copy / "report.html").read_bytes() == report
 
+    @pytest.mark.slow
     def test_a_study_that_lost_runs_goes_on_to_the_same_verdicts(self, cli, copy: Path) -> None:
         whole = {run: lasting(record) for run, record in read(copy).items()}
         verdicts = json.loads((copy / "verdicts.json").read_text())
@@ -203,6 +204,7 @@ class TestAgain:
         assert (copy / "runs.csv").is_file()
         assert (copy / "verdicts.csv").is_file()
 
+    @pytest.mark.slow
     def test_too_many_failed_runs_exit_1_and_keep_the_others(
         self, cli, copy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

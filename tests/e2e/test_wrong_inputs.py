@@ -77,7 +77,7 @@ CHOICES = {
     "swept choice": Wrong("run -m strategy=scratch,fine_tun", ("fine_tun", "nearest: fine_tune")),
     "option": Wrong("run target.images.alpha=blend", ("target.images.alpha=blend", "white")),
     "precision": Wrong("run trainer.precision=8", ("trainer.precision=8", "bf16-mixed")),
-    "devices": Wrong("run trainer.devices=2", ("trainer.devices=2", "trainer.devices=1")),
+    "devices": Wrong("run trainer.devices=900", ("trainer.devices=900", "this machine has")),
     "published tag": Wrong("run source=published source.tag=a1_in2k", ("a1_in2k", "r160_in1k")),
     "torchvision set": Wrong(
         "run target=torchvision target.dataset.name=CIFAR11 target.root=.", ("CIFAR11", "CIFAR10")

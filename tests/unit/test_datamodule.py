@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from timm.data import create_transform
 
 from transferlab.backbones.timm import Preprocessing
 from transferlab.datamodule import Batch, InOrder, Shuffled, TransferDataModule
-from transferlab.planning import Data, open_data
+from transferlab.split_data import Data, open_data
 
 ITEMS = np.array([3, 5, 8, 13, 21, 34, 55], dtype=np.int64)
 
@@ -133,6 +134,56 @@ def test_training_images_are_augmented_and_evaluation_images_are_not(digits: Dat
     assert torch.equal(images(augmented, 5), images(augmented, 5))
     assert not torch.equal(images(augmented, 5), images(augmented, 6))
     assert not torch.equal(images(augmented, 5), images(other, 5))
+
+
+def test_mixed_batches_follow_from_seed_step_part_and_rank(digits: Data) -> None:
+    from transferlab.augmentations.mixing import Mixing
+
+    module = served(digits, augmentations=[Mixing(mixup=0.5, cutmix=1.0)], seed=3)
+    raw = {"images": torch.from_numpy(digits.store.images(ITEMS)),
+           "positions": torch.from_numpy(ITEMS)}  # fmt: skip
+
+    def batch(step: int, micro: int = 0, rank: int = 0) -> Batch:
+        plugin = SimpleNamespace(convert_input=lambda images: images)
+        module.trainer = SimpleNamespace(global_rank=rank, precision_plugin=plugin)  # type: ignore[assignment]
+        return module.on_after_batch_transfer({**raw, "step": step, "micro": micro}, 0)
+
+    first = batch(4)
+    assert first.labels.shape == (7, 10)
+    torch.testing.assert_close(first.labels.sum(1), torch.ones(7))
+    assert torch.equal(batch(4).images, first.images)
+    assert torch.equal(batch(4).labels, first.labels)
+    for other in (batch(5), batch(4, micro=1), batch(4, rank=1)):
+        assert not torch.equal(other.labels, first.labels)
+        assert not torch.equal(other.images, first.images)
+    untouched = batch(-1)
+    assert untouched.labels.tolist() == digits.store.labels[ITEMS].tolist()
+    assert torch.equal(first.positions, untouched.positions)
+
+
+def test_augmentations_of_all_kinds_apply_in_order(digits: Data) -> None:
+    from torchvision.transforms import v2
+
+    from transferlab.augmentations.affine import RandomAffine
+    from transferlab.augmentations.mixing import Mixing
+    from transferlab.augmentations.per_image import PerImage
+
+    kinds = [RandomAffine(10.0), PerImage(v2.RandAugment()), Mixing(mixup=0.5)]
+    raw = {"images": torch.from_numpy(digits.store.images(ITEMS)),
+           "positions": torch.from_numpy(ITEMS), "step": 2}  # fmt: skip
+    state = torch.get_rng_state()
+    batches = [
+        served(digits, augmentations=order).on_after_batch_transfer(raw, 0)
+        for order in (kinds, kinds, kinds[::-1], kinds[:2])
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(batches[0].images, batches[1].images)
+    assert not torch.equal(batches[0].images, batches[2].images)
+    plain, own = batches[3].images, batches[3].labels
+    item = int((own != own.roll(1)).nonzero()[0])
+    weight = batches[0].labels[item, own[item]]
+    expected = weight * plain + (1 - weight) * plain.roll(1, 0)
+    torch.testing.assert_close(batches[0].images, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_resident_images_give_the_same_batches(digits: Data) -> None:

@@ -6,16 +6,18 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from transferlab import evaluation
 from transferlab.baselines import baselines
 from transferlab.evaluation import (
     choose_metric,
     further_scores,
     gather,
+    gathered,
     sample,
     scores,
     write_predictions,
 )
-from transferlab.planning import Data, open_data
+from transferlab.split_data import Data, open_data
 
 
 @pytest.fixture
@@ -55,6 +57,17 @@ def test_outputs_are_put_in_order_and_padding_is_dropped() -> None:
     assert gather(outputs, np.array([3, 5, 9]))[:, 0].tolist() == [3, 5, 9]
     with pytest.raises(RuntimeError, match="lost 1 of 2"):
         gather(outputs, np.array([3, 4]))
+    with pytest.raises(RuntimeError, match="lost 2 of 2"):
+        gather([], np.array([3, 4]))
+
+
+def test_outputs_of_all_ranks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (np.array([[0.0]]), np.array([0])), (np.array([[2.0]]), np.array([2]))
+    assert gathered([first]) == [first]
+    monkeypatch.setattr(evaluation, "from_all", lambda own: [own, [second, first], []])
+    found = gathered([first])
+    assert len(found) == 3
+    assert gather(found, np.array([2, 0]))[:, 0].tolist() == [2, 0]
 
 
 def test_a_sample_is_spread_and_distinct() -> None:

@@ -14,6 +14,7 @@ from transferlab import fitting
 from transferlab.backbones.timm import create_backbone
 from transferlab.callbacks.cost import Cost
 from transferlab.fitting import Fit, fit
+from transferlab.parts import Parts
 from transferlab.planning import Plan
 from transferlab.run import execute
 
@@ -176,7 +177,7 @@ def test_lp_ft_probes_then_trains_everything(watched) -> None:
 def test_layer_decay_reaches_the_optimizer_and_survives_the_schedule(watched) -> None:
     fitted, seen, _ = watched("strategy=layer_decay", "budget.steps=4", "scheduler.warmup=0")
     model = fitted.module.model
-    depth = len(model.decay_layers())
+    depth = len(Parts(model, "blocks").groups)
     for step in seen:
         rates = sorted(set(step["lr"]))
         assert len(rates) == depth

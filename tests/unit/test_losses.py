@@ -73,3 +73,62 @@ def test_senseless_settings_are_refused() -> None:
         CrossEntropy(label_smoothing=1.0)
     with pytest.raises(UserError, match="gamma"):
         Focal(gamma=-1.0)
+
+
+MAKERS = {
+    "cross_entropy": lambda weights=None: CrossEntropy(0.0, weights),
+    "smoothed": lambda weights=None: CrossEntropy(0.1, weights),
+    "focal": lambda weights=None: Focal(2.0, weights),
+}
+WEIGHTS = [None, "balanced", [1.0, 2.0, 3.0, 4.0]]
+EVERY_LOSS = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+EVERY_WEIGHT = pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+
+
+@EVERY_LOSS
+@EVERY_WEIGHT
+def test_one_hot_probabilities_are_labels(make, weights) -> None:
+    loss = make(weights)
+    loss.prepare(UNEVEN, 4)
+    torch.testing.assert_close(loss(LOGITS, F.one_hot(LABELS, 4).float()), loss(LOGITS, LABELS))
+
+
+@EVERY_LOSS
+def test_the_loss_of_a_blend_is_the_blend_of_the_losses(make) -> None:
+    loss, other = make(), LABELS.roll(1)
+    targets = 0.7 * F.one_hot(LABELS, 4) + 0.3 * F.one_hot(other, 4)
+    expected = 0.7 * loss(LOGITS, LABELS) + 0.3 * loss(LOGITS, other)
+    torch.testing.assert_close(loss(LOGITS, targets), expected)
+
+
+def test_weights_and_smoothing_of_a_blend_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])  # p = 1/4 and 3/4, 1/2 and 1/2
+    targets = torch.tensor([[0.4, 0.6], [1.0, 0.0]])
+    loss = CrossEntropy(label_smoothing=0.2, class_weights=[1.0, 3.0])
+    loss.prepare(LABELS, 2)
+    smooth = [[0.8 * 0.4 + 0.1, 0.8 * 0.6 + 0.1], [0.9, 0.1]]
+    first = smooth[0][0] * math.log(4) + 3 * smooth[0][1] * math.log(4 / 3)
+    second = (smooth[1][0] + 3 * smooth[1][1]) * math.log(2)
+    carried = (0.4 + 3 * 0.6) + 1.0
+    assert loss(logits, targets).item() == pytest.approx((first + second) / carried)
+
+
+@EVERY_WEIGHT
+def test_smoothing_of_labels_is_torchs(weights) -> None:
+    loss = CrossEntropy(0.1, weights)
+    loss.prepare(UNEVEN, 4)
+    expected = F.cross_entropy(LOGITS, LABELS, weight=loss.weight, label_smoothing=0.1)
+    torch.testing.assert_close(loss(LOGITS, LABELS), expected)
+
+
+@EVERY_LOSS
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64], ids=str)
+def test_probabilities_are_not_rounded_to_the_logits_type(make, kind) -> None:
+    loss = make([1.0, 2.0, 3.0, 4.0])
+    loss.prepare(UNEVEN, 4)
+    targets = F.one_hot(LABELS, 4).float()
+    found = loss.to(kind)(LOGITS.to(kind), targets)
+    assert found.dtype == torch.promote_types(kind, torch.float32)
+    torch.testing.assert_close(
+        found.double(), loss.double()(LOGITS.double(), LABELS), rtol=0.02, atol=0
+    )

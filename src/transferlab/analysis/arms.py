@@ -53,6 +53,11 @@ class Arm:
         return int(self.tuning.get("trials", 0))
 
     @property
+    def trials_in_runs(self) -> int:
+        """How many sets of weights its runs chose among on validation; 1 where none did."""
+        return max((int(run.get("n_trials") or 1) for run in self.runs.values()), default=1)
+
+    @property
     def settings(self) -> Record:
         """The settings its replicates ran at."""
         for run in self.runs.values():

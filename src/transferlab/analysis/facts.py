@@ -121,6 +121,7 @@ def compared(cell: Cell) -> Table:
                 arm_name(arm),
                 settings,
                 str(arm.trials) if tuning else "not tuned",
+                str(arm.trials_in_runs),
                 edge,
                 spans(tuning.get("seeds", [])),
                 spans(arm.runs.keys()),
@@ -129,8 +130,8 @@ def compared(cell: Cell) -> Table:
                 short(next(iter(arm.runs.values())).get("source_id")) if arm.runs else NOTHING,
             ]
         )
-    head = ["arm", "settings", "trials", "best rate at the grid's end", "tuned on seeds"]
-    head += ["replicated on seeds", "steps", "batch", "source's id"]
+    head = ["arm", "settings", "trials", "trials in a run", "best rate at the grid's end"]
+    head += ["tuned on seeds", "replicated on seeds", "steps", "batch", "source's id"]
     return Table(head, rows, words=2)
 
 

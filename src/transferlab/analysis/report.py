@@ -43,7 +43,8 @@ SECTIONS = (
         "id": "compared",
         "title": "What was compared with what",
         "lead": "Equal chances: every arm gets the same trials, steps, images and preprocessing. "
-        "What differs is in the first table of each cell, what is shared below it.",
+        "What differs is in the first table of each cell, what is shared below it. An arm whose "
+        "runs choose among sets of weights on validation has more than one trial in a run.",
     },
 )
 

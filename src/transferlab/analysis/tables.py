@@ -13,6 +13,7 @@ RUN_COLUMNS = (
     "run_id", "status", "reason", "purpose", "cell", "arm", "role", "source", "source_id", "target",
     "shots", "fraction", "backbone", "head", "strategy", "init", "seed", "lr", "settings",
     "budget_steps", "batch_size", "image_size", "n_train", "n_validation", "n_test", "metric",
+    "n_trials",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
 SCORES = ("accuracy", "macro_recall", "log_loss")

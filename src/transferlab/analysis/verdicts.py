@@ -256,6 +256,8 @@ def _flags(
         "validation_assumed": tuned and _assumed(contest.arm),
         "unequal_batch_size": _differs(contest, "batch_size"),
         "different_head": _differs(contest, "head"),
+        "more_trials": contest.scratch is not None
+        and contest.arm.trials_in_runs > contest.scratch.trials_in_runs,
     }
     own = [flag for flag, present in holds.items() if present]
     return list(dict.fromkeys([*(verdict.flags if verdict else ()), *own]))

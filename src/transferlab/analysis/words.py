@@ -67,6 +67,8 @@ FLAGS = {
     "below by the noise of the images",
     "unequal_batch_size": "the arms' tuned batch sizes differ, so equal steps saw unequal images",
     "different_head": "the two arms have different heads, which may be part of the difference",
+    "more_trials": "the arm's runs chose among more sets of weights on validation than scratch's "
+    "did: what that choice gains is part of the difference, and its cost part of the arm's",
     "test_set_limits": "more seeds cannot settle this: the test set is too small",
 }
 

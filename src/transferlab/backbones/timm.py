@@ -93,36 +93,11 @@ def default_config(name: str) -> dict[str, Any]:
     return dict(resolve_model_data_config(model))
 
 
-def resolve_preprocessing(
-    name: str, image_size: int | None, crop_pct: float | None
-) -> Preprocessing:
-    """Take the input size, mean, std and interpolation from the backbone's data configuration.
-
-    Args:
-        name: a timm architecture.
-        image_size: overrides the side in pixels.
-        crop_pct: overrides the share kept by the centre crop, in (0, 1].
-    """
-    config = default_config(name)
-    size = config["input_size"][-1] if image_size is None else image_size
-    crop = config["crop_pct"] if crop_pct is None else crop_pct
-    if size < 8:
-        raise UserError(f"backbone.image_size={size}: expected at least 8 pixels.")
-    if not 0 < crop <= 1:
-        raise UserError(f"backbone.crop_pct={crop}: expected a share in (0, 1].")
-    return Preprocessing(
-        size=int(size),
-        mean=tuple(float(value) for value in config["mean"]),
-        std=tuple(float(value) for value in config["std"]),
-        interpolation=str(config["interpolation"]),
-        crop_pct=float(crop),
-    )
-
-
 def feature_width(backbone: nn.Module) -> int:
     """Return the width of the pooled features: ``head_hidden_size`` where it differs.
 
-    timm's ``num_features`` is 288 for mobilenetv3_small_050, whose pooled output has 1024.
+    timm's ``num_features`` is 288 for mobilenetv3_small_050, whose pooled output has 1024, and
+    512 for VGG, whose two wide layers after the pooling (4096) are part of the backbone.
     """
     return int(getattr(backbone, "head_hidden_size", None) or cast(int, backbone.num_features))
 

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from transferlab.backbones.module import ModuleBackbone
 from transferlab.backbones.timm import require_model
 from transferlab.errors import UserError, nearest
 
 StateDict = dict[str, Tensor]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "ema")
-PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.")
+PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.", "body.")
 
 
 def weights_sha256(state: StateDict) -> str:
@@ -115,6 +116,9 @@ def load_backbone(backbone: nn.Module, state: StateDict, where: str) -> int | No
     Raises:
         UserError: not every parameter and buffer of the backbone is there in its shape.
     """
+    cut = getattr(backbone, "cut", None)
+    if isinstance(backbone, ModuleBackbone):
+        backbone = backbone.body  # its files know nothing of what we put around it
     wanted = backbone.state_dict()
     state = _strip(state, set(wanted))
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
@@ -133,31 +137,40 @@ def load_backbone(backbone: nn.Module, state: StateDict, where: str) -> int | No
             "the architecture that it was trained with."
         )
     backbone.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
-    return _classes(backbone, state, set(wanted))
+    return _classes(backbone, cut, state, set(wanted))
 
 
-def _classes(backbone: nn.Module, state: StateDict, used: set[str]) -> int | None:
+def _classes(backbone: nn.Module, cut: str | None, state: StateDict, used: set[str]) -> int | None:
     config: Any = getattr(backbone, "pretrained_cfg", {}) or {}
-    names = config.get("classifier") or ()
+    names = cut or config.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     prefixes = (*names, "head", "fc", "classifier")
     rows = [
         int(tensor.shape[0])
         for key, tensor in state.items()
-        if key not in used and key.startswith(prefixes) and key.endswith("weight")
+        if key not in used
+        and key.startswith(prefixes)
+        and key.endswith("weight")
+        and tensor.ndim > 1  # a norm beside the classifier has no classes
     ]
     return rows[-1] if rows else None
 
 
 def _strip(state: StateDict, wanted: set[str]) -> StateDict:
-    """Remove the prefixes under which training code wraps a backbone."""
-    if wanted & set(state):
-        return state
+    """Remove the prefixes under which training code wraps a backbone, one after another.
+
+    Of all the ways on, the one that fits most names counts: a new head beside a wrapped backbone
+    may be called as something inside it.
+    """
+    best = state
     for prefix in PREFIXES:
-        if sum(key.startswith(prefix) for key in state) * 2 > len(state):
-            shorter = {key.removeprefix(prefix): value for key, value in state.items()}
-            return _strip(shorter, wanted)
-    return state
+        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if len(inside) * 2 > len(state):
+            others = {k: v for k, v in state.items() if not k.startswith(prefix)}
+            found = _strip(others | inside, wanted)
+            if len(wanted & set(found)) > len(wanted & set(best)):
+                best = found
+    return best
 
 
 def _unwrap(state: Any, file: Path) -> StateDict:

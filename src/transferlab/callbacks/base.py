@@ -1,67 +1,61 @@
 """What a strategy's callback may do beyond Lightning's own hooks."""
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import Tensor
 
-from transferlab.backbones.groups import Granularity
 from transferlab.model import TransferModel
 
 
 class StrategyCallback(Callback):
     """A named part of a strategy; every method has a neutral default.
 
-    What is trainable and at which rate is a pure function of the optimiser step, never state: a
-    run that is started again anywhere computes the same.
+    What is trainable and at which rate is a pure function of the optimiser step and of recorded
+    transitions: a run that is started again anywhere computes the same. Other state goes into
+    Lightning's ``state_dict`` as plain containers.
     """
 
-    def lr_scales(self, model: TransferModel, layers: int) -> list[float]:
-        """Return the rate of each of the layers as a factor on the head's, stem first."""
-        del model
-        return [1.0] * layers
+    chooses: bool = False
+    """Whether validation decides anything, so that metric and cadence are part of the identity."""
 
-    def penalty(self, model: TransferModel) -> Tensor | None:
-        """Return a scalar that is added to the loss of every step, or None."""
-        del model
+    def adapt(self, model: TransferModel) -> None:
+        """Change or remember the model, after it has its starting weights, before it trains."""
+
+    def penalty(self, model: TransferModel, features: Tensor) -> Tensor | None:
+        """Return a scalar that is added to the loss of every step, or None.
+
+        Args:
+            model: in training.
+            features: what the head was given in this step.
+        """
+        del model, features
         return None
 
     def trains_backbone(self) -> bool:
         """Say whether any part of the backbone trains at any time under this callback."""
         return True
 
+    def trials(self) -> list[dict[str, Any]]:
+        """Return what was compared on the validation images for this run, one entry a trial."""
+        return []
 
-class Freezing(StrategyCallback):
-    """Base of callbacks that keep the lower layer groups frozen for a while or for good."""
+    def steps(self, budget: int) -> int:
+        """Return how many optimiser steps of the budget are taken."""
+        return budget
 
-    groups: Granularity = "stages"
-
-    def first_trained(self, step: int, steps: int, groups: int) -> int:
-        """Return the first group that trains at an optimiser step.
+    def identity(self, run: Mapping[str, Any]) -> Any:
+        """Return what defines a run in the place of the callback's settings, or None for those.
 
         Args:
-            step: optimiser steps taken so far, in [0, steps].
-            steps: the whole budget.
-            groups: how many there are, the head (number ``groups - 1``) included.
-
-        Returns:
-            0 (all train) to groups - 1 (the head alone).
+            run: what else defines it, by the names of ``planning.Plan.identity``.
         """
-        raise NotImplementedError
+        del run
+        return None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Apply the state that belongs to the step at which this process starts or resumes."""
-        self._apply(trainer, pl_module)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
-    ) -> None:
-        """Apply the state that belongs to the coming optimiser step."""
-        self._apply(trainer, pl_module)
-
-    def _apply(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model = cast(TransferModel, pl_module.model)
-        first = self.first_trained(
-            trainer.global_step, trainer.max_steps, model.group_count(self.groups)
-        )
-        model.train_from(first, self.groups)
+def is_overridden(callback: StrategyCallback, method: str) -> bool:
+    """Say whether a callback brings a method of its own."""
+    own: Any = getattr(type(callback), method)
+    return own is not getattr(StrategyCallback, method)

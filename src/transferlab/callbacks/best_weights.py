@@ -32,3 +32,12 @@ class BestWeights(Callback):
         """Put the best weights and buffers back."""
         if self._state:
             pl_module.model.load_state_dict(self._state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best weights so far, their step and their score."""
+        return {"step": self.step, "best": self._best, "state": self._state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.step, self._best = state_dict["step"], state_dict["best"]
+        self._state = state_dict["state"]

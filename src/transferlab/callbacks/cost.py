@@ -11,17 +11,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Cost(Callback):
-    """Measure a fit; multiply-adds are counted on one step each time the trained part changes."""
+    """Measure a fit, over all processes that took part in it one after the other.
+
+    Multiply-adds are this rank's, counted on one micro-batch each time the trained part changes.
+    What a killed process did after its last checkpoint is not in it.
+
+    Attributes:
+        fit_seconds: of all processes; those before this one took ``earlier_seconds``.
+    """
 
     def __init__(self) -> None:
         self.fit_seconds = 0.0
+        self.earlier_seconds = 0.0
         self.peak_memory_bytes = 0
         self.trainable_parameters = 0
         self.training_multiply_adds = 0
         self._trained: tuple[bool, ...] = ()
         self._step_multiply_adds = 0
         self._counter: FlopCounterMode | None = None
-        self._started = 0.0
+        self._started: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and forget earlier peaks of memory."""
@@ -40,16 +48,14 @@ class Cost(Callback):
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()  # type: ignore[no-untyped-call]
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
-    ) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop counting once the gradients are there."""
         self._stop_counting()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the step."""
+        """Add the micro-batch."""
         self.training_multiply_adds += self._step_multiply_adds
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,6 +69,34 @@ class Cost(Callback):
         self._stop_counting()
         self._finish(pl_module.device)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums so far, and what was counted last.
+
+        A step under the counter may be computed in another way, to the last bit: a run that goes
+        on must count on the same steps.
+        """
+        return {
+            "seconds": self._seconds(),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "trainable_parameters": self.trainable_parameters,
+            "training_multiply_adds": self.training_multiply_adds,
+            "trained": list(self._trained),
+            "step_multiply_adds": self._step_multiply_adds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.earlier_seconds = state_dict["seconds"]
+        self.peak_memory_bytes = state_dict["peak_memory_bytes"]
+        self.trainable_parameters = state_dict["trainable_parameters"]
+        self.training_multiply_adds = state_dict["training_multiply_adds"]
+        self._trained = tuple(state_dict["trained"])
+        self._step_multiply_adds = state_dict["step_multiply_adds"]
+
+    def _seconds(self) -> float:
+        now = time.perf_counter()
+        return self.earlier_seconds + (0.0 if self._started is None else now - self._started)
+
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -70,8 +104,8 @@ class Cost(Callback):
             self._counter = None
 
     def _finish(self, device: torch.device) -> None:
-        self.fit_seconds = time.perf_counter() - self._started
-        self.peak_memory_bytes = _peak(device)
+        self.fit_seconds = self._seconds()
+        self.peak_memory_bytes = max(self.peak_memory_bytes, _peak(device))
 
 
 def multiply_adds_per_image(model: torch.nn.Module, image: torch.Tensor) -> int:
@@ -79,7 +113,8 @@ def multiply_adds_per_image(model: torch.nn.Module, image: torch.Tensor) -> int:
     training = model.training
     model.eval()
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    # torch's counter hooks into gradients, and trips over views of parameters made without them
+    with torch.enable_grad(), counter:
         model(image)
     model.train(training)
     return int(counter.get_total_flops() // 2)

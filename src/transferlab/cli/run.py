@@ -16,12 +16,14 @@ Make one run; with -m a grid of runs; with experiment=NAME that declares a study
 
   source=glyphs|noise|image_folder|published|checkpoint|none ...     where weights come from
   target=digits|image_folder|table|parquet|torchvision|hub ...  target.root=DIR  target.shots=N
-  strategy=scratch|feature_extraction|fine_tune|layer_decay|gradual_unfreezing|lp_ft
-  backbone=test_resnet ... or backbone=timm backbone.name=NAME    head=linear|mlp|cosine
+  strategy=scratch|feature_extraction|fine_tune|layer_decay|gradual_unfreezing|lp_ft|lora ...
+  backbone=test_resnet ... or backbone=timm backbone.name=NAME    head=linear|mlp|cosine|knn ...
   budget.steps=N or budget.epochs=N budget.steps=null    batch_size=N    optimizer.lr=X    seed=N
+  trainer.devices=N    trainer.accumulate=N    trainer.precision=bf16-mixed    augmentation=mixup
 
   -m             sweep comma-separated values: seeds are replicates, sources and strategies arms
   --dry-run      say what would run, how long, and what difference it could show; train nothing
+  --find-lr      suggest optimizer.lr for one run from 100 steps at rising rates; train nothing
   --cfg job      print the composed configuration
   --config-dir   a further folder of configuration groups; ./conf is taken by itself
   --debug        show tracebacks
@@ -82,7 +84,7 @@ def _below_nothing(overrides: list[str]) -> UserError:
 
 def _checked(argv: list[str], folders: list[Path]) -> list[str]:
     """Return Hydra's command line: known flags, and overrides of the form key=value."""
-    overrides = ["dry_run=true" if argument == "--dry-run" else argument for argument in argv]
+    overrides = [SWITCHES.get(argument, argument) for argument in argv]
     flags = ("-m", "--multirun", "--cfg", "--resolve", "--info", "--config-dir", "-cd", "--package")
     taking_value = ("--cfg", "--info", "--config-dir", "-cd", "--package", "-p")
     plain: list[str] = []
@@ -93,9 +95,7 @@ def _checked(argv: list[str], folders: list[Path]) -> list[str]:
         if argument.startswith("-"):
             name = argument.partition("=")[0]
             if name not in (*flags, "-p"):
-                raise UserError(
-                    f"unknown flag {argument} ({nearest(name, [*flags, '--dry-run'])})."
-                )
+                raise UserError(f"unknown flag {argument} ({nearest(name, [*flags, *SWITCHES])}).")
     _check_values(overrides)
     multirun = "-m" in overrides or "--multirun" in overrides
     for parsed in parse(plain):
@@ -109,6 +109,8 @@ def _checked(argv: list[str], folders: list[Path]) -> list[str]:
     return [*plain, *flagged]  # argparse takes overrides in one piece only
 
 
+SWITCHES = {"--dry-run": "dry_run=true", "--find-lr": "find_lr=true"}
+"""Flags that are keys of the configuration."""
 SHOWN = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),

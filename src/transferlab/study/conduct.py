@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from transferlab.evaluation import choose_metric, imbalance
-from transferlab.planning import Plan, data_name, plan_run, plan_source
+from transferlab.planning import Plan, plan_run, plan_source
 from transferlab.records import write_json
+from transferlab.split_data import data_name
 from transferlab.study.checking import check_grid
 from transferlab.study.composition import ArmConfigs, point
 from transferlab.study.declaration import Cell, Declaration

@@ -4,12 +4,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from transferlab.fitting import build_model
+from transferlab.assembling import build_model
+from transferlab.auto_depth import number_of_fits
+from transferlab.fitting import strategy_callbacks
+from transferlab.phase_table import phase_rows
 from transferlab.planning import Plan, plan_run
+from transferlab.refitting import needs_training
 from transferlab.run import made
 from transferlab.stats.power import smallest_difference, typical_item_variance
 from transferlab.study.composition import is_frozen, point
@@ -19,6 +24,8 @@ from transferlab.study.state import ArmState, CellState
 ASSUMED_ACCURACY = 0.85
 ASSUMED_RUN_SD = 0.02
 """Spread over replicates of a paired difference, as small targets show it at 5 to 20 shots."""
+ENOUGH_SECONDS = 3.0
+"""Seconds after which no further step is timed."""
 OVERHEAD = 0.4
 """Seconds that a run takes besides its steps, on an idle machine."""
 
@@ -27,16 +34,73 @@ def show_run(plan: Plan) -> None:
     """Print what one run would be."""
     cfg, console = plan.cfg, Console()
     frozen = is_frozen(cfg)
-    seconds = _seconds_per_step(plan, frozen) * cfg.budget.steps
+    fits = number_of_fits(plan)
+    seconds = _seconds_per_step(plan, frozen) * cfg.budget.steps * fits
+    each = "" if fits == 1 else f"{fits} fits, of which validation chooses, each of "
     console.print(
         f"run {plan.run_id}: {cfg.strategy.name} from {cfg.source.name} on {cfg.target.name}, "
         f"{len(plan.train)} training, {len(plan.data.splits.validation)} validation and "
         f"{len(plan.data.splits.test)} test images of {plan.data.preprocessing.size} px, "
-        f"{cfg.budget.steps} steps of {cfg.batch_size}: about {_span(seconds)} of training.\n"
+        f"{each}{cfg.budget.steps} steps of {cfg.batch_size}: about {_span(seconds)} of training.\n"
         f"It would lie in {plan.directory}" + (" and is done." if made(plan) else "."),
         highlight=False,
         soft_wrap=True,
     )
+    if cfg.budget.steps:
+        _show_phases(plan, console)
+
+
+def _show_phases(plan: Plan, console: Console) -> None:
+    """Print what trains when, how fast and in which mode; nothing is trained for it."""
+    cfg = plan.cfg
+    model = build_model(cfg, len(plan.data.store.classes), plan.data.preprocessing.size)
+    callbacks = strategy_callbacks(cfg)
+    for callback in callbacks:
+        callback.adapt(model)
+    if not needs_training(model, all(c.trains_backbone() for c in callbacks)):
+        console.print("Nothing trains by gradients: the head is fitted in closed form.")
+        return
+    rows = phase_rows(cfg, model, callbacks, len(plan.train) / int(cfg.batch_size))
+    table = Table(title=f"{cfg.strategy.name}: phases and layer groups", title_justify="left")
+    for column in ("phase", "steps", "group"):
+        table.add_column(column, no_wrap=True)
+    for column in ("params", "trained", "peak rate", "decay"):
+        table.add_column(column, justify="right")
+    table.add_column("norms")
+    last = ""
+    for row in rows:
+        if last and row.phase != last:
+            table.add_section()
+        first = row.phase != last
+        last = row.phase
+        share = row.trained / row.parameters if row.parameters else 0.0
+        table.add_row(
+            escape(row.phase) if first else "", row.steps if first else "", escape(row.group),
+            f"{row.parameters:,}", f"{share:.0%}", _range(row.rates),
+            "-" if row.weight_decay is None else f"{row.weight_decay[1]:.4g}", row.norms,
+        )  # fmt: skip
+    console.print(table)
+    trained = {name for row in rows for name in row.names}
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    console.print(
+        f"{sum(sizes[n] for n in trained):,} of {sum(sizes.values()):,} parameters train at some "
+        "time; decay: weight decay, without norms and biases. " + _over_time(cfg),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _over_time(cfg: DictConfig) -> str:
+    if cfg.scheduler is None:
+        return "Rates over time: the strategy's own, or constant."
+    return f"Rates over time: {str(cfg.scheduler.get('_target_')).rpartition('.')[2]}."
+
+
+def _range(values: tuple[float, float] | None) -> str:
+    if values is None:
+        return "-"
+    low, high = (f"{value:.4g}" for value in values)
+    return low if low == high else f"{low} to {high}"
 
 
 def show_study(study: Study) -> None:
@@ -118,7 +182,7 @@ class _Timer:
         key = (cfg.backbone.name, plan.data.preprocessing.size, cfg.batch_size, frozen)
         if key not in self._known:
             self._known[key] = _seconds_per_step(plan, frozen)
-        return self._known[key] * float(cfg.budget.steps) + OVERHEAD
+        return self._known[key] * float(cfg.budget.steps) * number_of_fits(plan) + OVERHEAD
 
 
 def _seconds_per_step(plan: Plan, frozen: bool) -> float:
@@ -129,24 +193,28 @@ def _seconds_per_step(plan: Plan, frozen: bool) -> float:
     model = build_model(cfg, len(plan.data.store.classes), size)
     model = model.to(memory_format=torch.channels_last)
     if frozen:
-        model.train_from(model.group_count("stages") - 1)
+        model.backbone.requires_grad_(False)
     images = torch.randn(cfg.batch_size, len(plan.data.preprocessing.mean), size, size)
     images = images.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
-        model(images).logsumexp(1).sum().backward()
+        logits = model(images)
+        if logits.requires_grad:  # a closed-form head on a frozen backbone has no gradient
+            logits.logsumexp(1).sum().backward()
 
     return _median_seconds(step)
 
 
 def _median_seconds(step: Callable[[], None], warmup: int = 2, count: int = 5) -> float:
-    times = []
-    for index in range(warmup + count):
+    times: list[float] = []
+    for _ in range(warmup + count):
         started = time.perf_counter()
         step()
-        if index >= warmup:
-            times.append(time.perf_counter() - started)
-    return sorted(times)[count // 2]
+        times.append(time.perf_counter() - started)
+        if sum(times) > ENOUGH_SECONDS:
+            break  # a large model: one or two steps say enough
+    kept = sorted(times[warmup:] or times[-1:])
+    return kept[len(kept) // 2]
 
 
 def _disk(plans: list[Plan]) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from transferlab.planning import Plan, data_name
+from transferlab.planning import Plan
 from transferlab.records import FORMAT, Record
+from transferlab.split_data import data_name
 from transferlab.study.declaration import TUNING_SEED, Arm, Cell, Declaration
 from transferlab.study.tuning import Choice, Settings
 

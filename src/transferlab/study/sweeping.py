@@ -10,6 +10,7 @@ from transferlab.analysis.judge import judge
 from transferlab.analysis.terminal import show
 from transferlab.checks import check_output
 from transferlab.composing import parse
+from transferlab.errors import UserError
 from transferlab.outcome import outcome
 from transferlab.records import sha256
 from transferlab.study.checking import check_study
@@ -35,6 +36,11 @@ def sweep(
         arguments: the overrides of the command line, swept ones included.
     """
     outcome.started = True
+    if config.find_lr:
+        raise UserError(
+            "--find-lr searches for the rate of one run: leave out -m and the study, and give one "
+            "value a key."
+        )
     check_study(config)
     declaration = declare(config, parse(arguments))
     if config.study is None and config.name == "default":

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from transferlab.analysis.arms import cells_of
 from transferlab.analysis.blame import culprit_of
+from transferlab.analysis.facts import compared
 from transferlab.analysis.judge import judge
+from transferlab.analysis.load import load_study
+from transferlab.analysis.tables import runs_csv
 from transferlab.analysis.words import BLAME, FLAGS, REASONS, sentence
 from transferlab.stats.verdict import transfer_verdict
 
@@ -42,6 +48,24 @@ def test_one_arm_is_judged_exactly_as_the_function_judges_its_predictions(
     assert verdict["verdict"] == expected.verdict
     assert verdict["ci95"] == pytest.approx(list(expected.ci95), abs=1e-12)
     assert verdict["p_sign_holm"] == pytest.approx(expected.p_sign)
+
+
+@pytest.mark.parametrize(("own", "scratch", "said"), [(11, 1, True), (1, 1, False), (6, 6, False)])
+def test_an_arm_whose_runs_choose_on_validation_is_said_to(
+    own: int, scratch: int, said: bool, synthetic: Callable[..., Any]
+) -> None:
+    base = synthetic.Plan("scratch", "none", "scratch", "scratch", run={"n_trials": scratch})
+    arm = synthetic.Plan("arm", shift=1.0, run={"n_trials": own})
+    directory = synthetic().write({5: [base, arm]})
+    verdict = by_arm(directory)["arm"]
+    assert verdict["verdict"] == "positive"
+    assert ("more_trials" in verdict["flags"]) == said
+    study = load_study(directory)
+    table = compared(cells_of(study)[0])
+    column = table.head.index("trials in a run")
+    assert [row[column] for row in table.rows] == [str(scratch), str(own)]
+    rows = list(csv.DictReader(io.StringIO(runs_csv(study))))
+    assert {row["n_trials"] for row in rows} == {str(scratch), str(own)}
 
 
 @pytest.mark.parametrize(

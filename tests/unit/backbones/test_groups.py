@@ -1,15 +1,19 @@
 """Layer groups are timm's, and the ladders that decay writes are the published ones."""
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
-from torch.optim import AdamW
+from torch import nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from transferlab.backbones.groups import layer_ids, module_groups
+from transferlab.backbones.groups import classified_ids, group_names, layer_ids
 from transferlab.backbones.timm import create_backbone, feature_width
 from transferlab.callbacks.layerwise_lr_decay import LayerwiseLRDecay
 from transferlab.errors import UserError
@@ -32,13 +36,19 @@ def build(name: str) -> TransferModel:
     return TransferModel(name, backbone, head)
 
 
-def decayed(model: TransferModel, decay: float = 0.75) -> AdamW:
-    layers = model.decay_layers()
-    scales = LayerwiseLRDecay(decay).lr_scales(model, len(layers))
-    return AdamW(parameter_groups(layers, scales, LR, model.undecayed()), lr=LR)
+def decayed(
+    model: TransferModel, schedule: Callable[[Optimizer], LRScheduler] | None = None
+) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer of a fit with layer decay, as its start leaves it, and its scheduler."""
+    optimizer = AdamW(parameter_groups(model.named_parameters(), LR, model.undecayed()), lr=LR)
+    scheduler = schedule(optimizer) if schedule else None
+    configs = [SimpleNamespace(scheduler=scheduler)] if scheduler else []
+    trainer: Any = SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=configs)
+    LayerwiseLRDecay(0.75).on_fit_start(trainer, SimpleNamespace(model=model))  # type: ignore[arg-type]
+    return optimizer, scheduler
 
 
-def rate_of(model: TransferModel, optimizer: AdamW) -> dict[str, float]:
+def rate_of(model: TransferModel, optimizer: Optimizer) -> dict[str, float]:
     """Read every parameter's rate, as a factor on the head's, off the optimizer."""
     rates = {id(p): group["lr"] / LR for group in optimizer.param_groups for p in group["params"]}
     return {name: rates[id(p)] for name, p in model.named_parameters()}
@@ -46,7 +56,7 @@ def rate_of(model: TransferModel, optimizer: AdamW) -> dict[str, float]:
 
 def test_vit_b_has_the_published_ladder() -> None:
     model = build("vit_base_patch16_224")
-    rates = rate_of(model, decayed(model))
+    rates = rate_of(model, decayed(model)[0])
     assert sorted(set(rates.values())) == pytest.approx(VIT_LADDER, abs=6e-6)
     assert len(rates) == 152
     assert rates["backbone.patch_embed.proj.weight"] == pytest.approx(0.75**13)
@@ -58,7 +68,7 @@ def test_vit_b_has_the_published_ladder() -> None:
 
 def test_resnet50_has_the_published_ladder() -> None:
     model = build("resnet50")
-    rates = rate_of(model, decayed(model))
+    rates = rate_of(model, decayed(model)[0])
     ladder = sorted(set(rates.values()))
     assert len(ladder) == 18
     assert len(rates) == 161
@@ -76,7 +86,7 @@ def test_resnet50_has_the_published_ladder() -> None:
 )  # fmt: skip
 def test_rates_are_those_that_timm_gives_the_model_with_its_classifier(name: str) -> None:
     model = build(name)
-    ours = rate_of(model, decayed(model))
+    ours = rate_of(model, decayed(model)[0])
     with torch.device("meta"):
         whole = timm.create_model(name, num_classes=10)
     names = {id(parameter): key for key, parameter in whole.named_parameters()}
@@ -103,8 +113,8 @@ def test_rates_are_those_that_timm_gives_the_model_with_its_classifier(name: str
 )
 def test_the_ladder_holds_under_schedules(schedule, factor: float) -> None:
     model = build("vit_base_patch16_224")
-    optimizer = decayed(model)
-    scheduler: LRScheduler = schedule(optimizer)
+    optimizer, scheduler = decayed(model, schedule)
+    assert scheduler is not None
     for _ in range(5):
         optimizer.step()
         scheduler.step()
@@ -123,24 +133,69 @@ def test_a_decay_that_would_do_nothing_or_harm_is_refused(decay: float) -> None:
     [
         ("resnet50", "stages", 6), ("resnet50", "blocks", 18),
         ("vit_base_patch16_224", "blocks", 14), ("convnext_atto", "stages", 6),
-        ("mobilenetv3_small_050", "stages", 8),
+        ("convnext_atto", "blocks", 14), ("mobilenetv3_small_050", "stages", 8),
     ],
 )  # fmt: skip
-def test_every_module_lies_in_one_group(name: str, granularity, groups: int) -> None:
+def test_every_parameter_has_a_number_and_every_number_parameters(
+    name: str, granularity, groups: int
+) -> None:
     backbone = build(name).backbone
-    ids, head = layer_ids(name, backbone, granularity)
+    ids, head = layer_ids(backbone, granularity)
     assert head + 1 == groups
-    sorted_modules = module_groups(backbone, ids, head)
-    flat = [module for group in sorted_modules for module in group]
-    leaves = [m for m in backbone.modules() if next(m.children(), None) is None]
-    assert len(flat) == len(set(map(id, flat))) == len(leaves)
-    assert all(sorted_modules), "a group without modules could never be held in eval"
     assert set(ids) == {key for key, _ in backbone.named_parameters()}
+    assert set(range(head)) <= set(ids.values()) <= set(range(head + 1))
 
 
-def test_modules_without_parameters_follow_their_block() -> None:
-    backbone = create_backbone("vit_tiny_patch16_224", {"drop_path_rate": 0.5, "depth": 3}, 32)
-    ids, head = layer_ids("vit_tiny_patch16_224", backbone, "blocks")
-    groups = module_groups(backbone, ids, head)
-    for block in range(3):
-        assert any(m is backbone.blocks[block].drop_path1 for m in groups[block + 1]), block
+def test_a_body_without_classifier_counts_as_the_one_with() -> None:
+    """timm's own numbers shift by one without the classifier; ours must not."""
+    with torch.device("meta"):
+        whole = timm.create_model("vit_base_patch16_224", num_classes=7)
+        body = timm.create_model("vit_base_patch16_224", num_classes=0)
+    ids, head = layer_ids(body, "blocks")
+    theirs, top = classified_ids(whole, "blocks")
+    assert head == top == 13
+    assert ids == {n: i for n, i in theirs.items() if not n.startswith("head.")}
+    assert ids["blocks.11.mlp.fc2.weight"] == ids["norm.weight"] == 12
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.stem = nn.Linear(2, 2)
+        self.act = nn.ReLU()
+        self.layers = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))])
+
+
+def test_a_module_of_ones_own_is_cut_at_its_children() -> None:
+    ids, head = layer_ids(Own(), "stages")
+    assert head == 2
+    assert {n: i for n, i in ids.items() if n.endswith(("scale", "weight"))} == {
+        "scale": 0, "stem.weight": 0, "layers.0.weight": 1, "layers.1.0.weight": 1
+    }  # fmt: skip
+    fine, top = layer_ids(Own(), "blocks")
+    assert top == 3
+    assert (fine["layers.0.weight"], fine["layers.1.0.weight"]) == (1, 2)
+    wrapped, wrapped_head = layer_ids(nn.Sequential(Own()), "stages")
+    assert (wrapped_head, set(wrapped)) == (2, {f"0.{n}" for n in ids})
+
+
+def test_what_an_adapter_added_goes_with_its_layer() -> None:
+    backbone = build("resnet50").backbone
+    plain, _ = layer_ids(backbone, "blocks")
+
+    class Wrapper(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.base_layer, self.lora_A = layer, nn.Linear(2, 2)
+
+    backbone.layer3[2].conv2 = Wrapper(backbone.layer3[2].conv2)
+    ids, _ = layer_ids(backbone, "blocks")
+    own = {n: i for n, i in ids.items() if "layer3.2.conv2" in n}
+    assert set(own.values()) == {plain["layer3.2.conv2.weight"]}
+    assert len(own) == 3
+
+
+def test_group_names_are_distinct_and_say_what_a_group_holds() -> None:
+    ids = {"backbone.a.0.w": 0, "backbone.a.1.w": 1, "backbone.b.w": 1, "backbone.c.w": 2}
+    assert group_names(ids, 3) == ["a.0", "group1", "c"]

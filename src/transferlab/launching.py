@@ -1,0 +1,150 @@
+"""Start the ranks of a run on several devices, and end them: one agent, one process a device.
+
+The only launch path is ``torch.distributed.run`` from the run's own ``config.yaml``: no rank ever
+sees a command line of ours. Three files under ``log/`` tell what happened: ``launch.log`` is the
+agent's, ``rank<k>.log`` what rank k printed, ``rank<k>.failure.json`` why it failed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transferlab.errors import RunError, UserError
+from transferlab.module import DivergedError
+from transferlab.records import read_json, write_json
+
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 10.0
+"""How long the agent may take to end once its ranks were told to."""
+FOREIGN = re.compile(
+    r"(TORCHELASTIC_.*|PET_.*|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|GROUP_WORLD_SIZE|ROLE_NAME"
+    r"|NODE_RANK|MASTER_(ADDR|PORT))"
+)
+"""What an outer launcher leaves in the environment; our ranks must not take it for theirs."""
+
+
+class RankError(RunError):
+    """A rank failed; the message is its own reason.
+
+    Attributes:
+        log: the file that holds the rank's output and traceback.
+    """
+
+    def __init__(self, reason: str, log: Path) -> None:
+        super().__init__(reason)
+        self.log = log
+
+
+def launch(directory: Path, devices: int, threads: int | None) -> None:
+    """Make the run whose ``config.yaml`` lies in ``directory``; return when all ranks are done.
+
+    The ranks end with this process, however it ends: they watch a pipe that only it holds open.
+
+    Args:
+        directory: of the run; rank 0 leaves ``run.json`` there.
+        devices: how many ranks.
+        threads: of one rank; None shares this process's threads between them.
+
+    Raises:
+        UserError, DivergedError: as a rank raised it.
+        RankError: any other failure of a rank.
+    """
+    log = directory / "log"
+    log.mkdir(parents=True, exist_ok=True)
+    for stale in log.glob("rank*.failure.json"):
+        stale.unlink()
+    with (log / "launch.log").open("wb") as output:
+        agent = subprocess.Popen(
+            _command(directory, devices), env=_environment(devices, threads),
+            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them
+        )  # fmt: skip
+        with _ended(agent):
+            while agent.poll() is None and not any(log.glob("rank*.failure.json")):
+                time.sleep(POLL_SECONDS)
+    if agent.returncode != 0:
+        raise _failure(log)
+
+
+def note_failure(directory: Path, rank: int, error: BaseException) -> None:
+    """Leave the reason of a rank's failure where :func:`launch` looks for it."""
+    kinds = {"user": UserError, "diverged": DivergedError}
+    note = {
+        "rank": rank,
+        "time": time.time(),
+        "kind": next((name for name, kind in kinds.items() if isinstance(error, kind)), "error"),
+        "reason": described(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    write_json(directory / "log" / f"rank{rank}.failure.json", note)
+
+
+def described(error: BaseException) -> str:
+    """Return an error in one line: ours as it stands, others under the name of their class."""
+    if isinstance(error, UserError | RunError):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:300]
+
+
+def _command(directory: Path, devices: int) -> list[str]:
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost",
+        f"--nproc-per-node={devices}", "-m", "transferlab.rank", str(directory),
+    ]  # fmt: skip
+
+
+def _environment(devices: int, threads: int | None) -> dict[str, str]:
+    """Return the ranks' environment; this process's own is left as it is."""
+    environment = {key: value for key, value in os.environ.items() if not FOREIGN.fullmatch(key)}
+    environment["OMP_NUM_THREADS"] = str(threads or max(torch.get_num_threads() // devices, 1))
+    environment["PYTHONSAFEPATH"] = "1"  # files in the working directory must not shadow modules
+    if sys.platform == "linux":  # one machine: no name has to be resolved, no network to be up
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return environment
+
+
+@contextmanager
+def _ended(agent: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave no rank and no agent behind, whatever ends the block."""
+    try:
+        yield
+    finally:
+        assert agent.stdin is not None
+        agent.stdin.close()  # the ranks see it and end at once, also inside a collective
+        try:
+            agent.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            agent.kill()
+            agent.wait()
+
+
+def _failure(log: Path) -> Exception:
+    """Return the error of the rank that failed first; the others only lost their peer."""
+    killed = re.search(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", _root_cause(log), re.DOTALL)
+    if killed and int(killed[2]) != 15:
+        return RankError(f"rank {killed[1]} was killed by signal {killed[2]}", log / "launch.log")
+    notes: list[dict[str, Any]] = [read_json(path) for path in log.glob("rank*.failure.json")]
+    if not notes:
+        return RankError("the ranks did not start, or ended without a word", log / "launch.log")
+    first = min(notes, key=lambda note: float(note["time"]))
+    if first["kind"] == "user":
+        return UserError(first["reason"])
+    if first["kind"] == "diverged":
+        return DivergedError(first["reason"])
+    rank = first["rank"]
+    return RankError(f"{first['reason']} (rank {rank})", log / f"rank{rank}.log")
+
+
+def _root_cause(log: Path) -> str:
+    """Return what the agent wrote about the failures that it saw."""
+    return (log / "launch.log").read_text(errors="replace").rpartition("Root Cause")[2]

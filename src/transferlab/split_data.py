@@ -1,0 +1,104 @@
+"""A dataset as a run uses it: decoded for one backbone, and split."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from transferlab.backbones.opening import resolve_preprocessing
+from transferlab.backbones.timm import Preprocessing
+from transferlab.building import build
+from transferlab.cache import cache_folder
+from transferlab.datasets.cache import ImageSpec
+from transferlab.datasets.grouping import resolve_groups
+from transferlab.datasets.policy import ImagePolicy
+from transferlab.datasets.splits import Splits, make_splits, read_splits, write_splits
+from transferlab.datasets.store import ImageStore, open_store
+from transferlab.datasets.subsets import draw_subset
+from transferlab.errors import UserError
+from transferlab.randomness import derive_seed
+from transferlab.records import FORMAT, sha256, sha256_record
+
+Positions = NDArray[np.int64]
+SPLIT_SETTINGS = ("test", "validation", "max_validation", "split_seed", "group_by", "duplicates")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset, decoded for one backbone and split.
+
+    Attributes:
+        store: the images and labels.
+        splits: positions of train, validation and test.
+        groups: (N,) group of every image, or None.
+        preprocessing: the backbone's input.
+    """
+
+    store: ImageStore
+    splits: Splits
+    groups: NDArray[np.int64] | None
+    preprocessing: Preprocessing
+
+    def subset(self, shots: int | None, fraction: float | None, seed: int) -> Positions:
+        """Return the replicate's training items, nested over sizes for one seed."""
+        if shots is None and fraction is None:
+            return self.splits.train
+        return draw_subset(
+            self.store.labels, self.splits.train, self.groups,
+            shots=shots, fraction=fraction, seed=derive_seed(seed, "subset"),
+            classes=self.store.classes,
+        )  # fmt: skip
+
+
+def data_name(node: DictConfig) -> str:
+    """Return what a dataset is called: its ``name``, else the last part of its root or path."""
+    if node.name:
+        return str(node.name)
+    path = node.root or (node.dataset or {}).get("path")
+    return Path(str(path)).stem if path else "data"
+
+
+def open_data(node: DictConfig, backbone: DictConfig) -> Data:
+    """Decode and split a dataset once per process; other processes read the same files."""
+    preprocessing = resolve_preprocessing(backbone)
+    wanted = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(wanted, dict)
+    ignored = ("name", "shots", "fraction", "pretrain", "kind", "tag", "path", "classes")
+    kept = {str(key): value for key, value in wanted.items() if key not in ignored}
+    return _open(sha256_record(kept), _Frozen(kept), preprocessing)
+
+
+class _Frozen(dict[str, Any]):
+    """A dict that lru_cache takes: its equality is decided by the hash beside it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return 0
+
+
+@lru_cache(maxsize=8)
+def _open(key: str, node: _Frozen, preprocessing: Preprocessing) -> Data:
+    del key
+    spec = ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct)
+    store = open_store(
+        build(OmegaConf.create(node["dataset"])),
+        spec=spec,
+        policy=ImagePolicy(**node["images"]),
+        corruption=node["corruption"],
+        corruption_seed=node["corruption_seed"],
+        folder=cache_folder() / "decoded",
+    )
+    if len(store.classes) < 2:
+        raise UserError(f"the data has one class, {store.classes[0]!r}: nothing to tell apart.")
+    groups = resolve_groups(store.index, node["group_by"])
+    settings = {name: node[name] for name in SPLIT_SETTINGS}
+    bound = None if groups is None else sha256(groups.tobytes())  # names may change, images not
+    name = sha256_record([store.fingerprint, settings, bound, FORMAT])[:24]
+    path = cache_folder() / "splits" / f"{name}.npz"
+    if not path.is_file():
+        settings.pop("group_by")
+        write_splits(path, make_splits(store.index, store.content, groups, **settings))
+    return Data(store, read_splits(path), groups, preprocessing)

@@ -1,0 +1,87 @@
+"""What a failed launch comes to; real launches are in tests/e2e/test_launching.py."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from transferlab import launching
+from transferlab.errors import RunError, UserError
+from transferlab.launching import RankError, described, note_failure
+from transferlab.module import DivergedError
+
+AGENT = """
+Failures:
+  <NO_OTHER_FAILURES>
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-01-01_00:00:00
+  host      : localhost
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 4711)
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "launch.log").write_text("nothing to tell")
+    return tmp_path / "log"
+
+
+def test_the_first_failure_counts(log: Path) -> None:
+    note_failure(log.parent, 1, RuntimeError("out of luck\nand more"))
+    note_failure(log.parent, 0, RuntimeError("connection closed by peer"))
+    error = launching._failure(log)
+    assert isinstance(error, RankError)
+    assert str(error) == "RuntimeError: out of luck (rank 1)"
+    assert error.log == log / "rank1.log"
+    assert "and more" in json.loads((log / "rank1.failure.json").read_text())["traceback"]
+
+
+@pytest.mark.parametrize("kind", [UserError, DivergedError])
+def test_our_own_errors_come_back_as_they_were(kind: type[Exception], log: Path) -> None:
+    note_failure(log.parent, 0, kind("mend this"))
+    error = launching._failure(log)
+    assert type(error) is kind
+    assert str(error) == "mend this"
+
+
+def test_a_rank_that_was_killed_is_the_cause_of_what_its_peers_say(log: Path) -> None:
+    note_failure(log.parent, 0, RuntimeError("connection closed by peer"))
+    (log / "launch.log").write_text(AGENT)
+    assert str(launching._failure(log)) == "rank 1 was killed by signal 9"
+    (log / "launch.log").write_text(AGENT.replace("-9", "-15"))  # the agent's own signal
+    assert "connection closed" in str(launching._failure(log))
+
+
+def test_ranks_that_say_nothing_are_told_too(log: Path) -> None:
+    error = launching._failure(log)
+    assert isinstance(error, RankError)
+    assert error.log == log / "launch.log"
+
+
+def test_ranks_get_an_environment_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x",
+             "MASTER_ADDR": "far", "MASTER_PORT": "1", "SLURM_JOB_ID": "5"}  # fmt: skip
+    for key, value in outer.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
+    before = dict(os.environ)
+    found = launching._environment(4, None)
+    assert not set(found) & (set(outer) - {"SLURM_JOB_ID"})
+    assert found["SLURM_JOB_ID"] == "5"
+    assert found["OMP_NUM_THREADS"] == "2"
+    assert launching._environment(4, 7)["OMP_NUM_THREADS"] == "7"
+    assert launching._environment(16, None)["OMP_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+
+
+def test_errors_are_described_in_a_line() -> None:
+    assert described(UserError("mend this")) == "mend this"
+    assert described(RunError("it drifted")) == "it drifted"
+    assert described(ValueError("bad\nworse")) == "ValueError: bad"
+    assert described(KeyError()) == "KeyError: "
