@@ -21,6 +21,7 @@ def check_machine(cfg: DictConfig) -> None:
     _check_devices(cfg.trainer)
     _check_batches(cfg)
     _check_execution(cfg.trainer)
+    _check_clipping(cfg)
 
 
 def _check_accelerator(name: str) -> None:
@@ -92,4 +93,15 @@ def _check_execution(trainer: DictConfig) -> None:
         raise UserError(
             "trainer.compile=true: torch.compile needs a C++ compiler, and this machine has none "
             "on its PATH. Install g++, or set trainer.compile=false."
+        )
+
+
+def _check_clipping(cfg: DictConfig) -> None:
+    """Refuse to clip gradients that only the optimizer would bring to scale, within its step."""
+    trainer = cfg.trainer
+    if trainer.precision == "16-mixed" and trainer.gradient_clip and cfg.optimizer.get("fused"):
+        raise UserError(
+            f"trainer.gradient_clip={trainer.gradient_clip}: with trainer.precision=16-mixed a "
+            "fused optimizer unscales the gradients inside its step, after the clipping. Set "
+            "optimizer.fused=false, or trainer.precision=bf16-mixed."
         )

@@ -112,6 +112,21 @@ class TransferModule(LightningModule):
         self._first_bad = torch.where(bad, self.global_step, self._first_bad)
         return loss
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradients that this step has.
+
+        Lightning refuses to under mixed precision with a fused optimizer, for fear of a loss
+        scaler; bf16 has none, and float16 with both is refused before training.
+        """
+        del optimizer, gradient_clip_algorithm
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def _part(self, batch: Batch) -> Tensor | float:
         """Return the factor that makes a class-weighted mean one over the whole step's images.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import transferlab.callbacks.wise_ft as wise_ft
 from transferlab.assembling import build_model
 from transferlab.backbones.weights import StateDict
 from transferlab.callbacks.phases import Phases
@@ -23,6 +24,12 @@ BACKBONES = {
 }  # fmt: skip
 STEPS = 24
 """Enough for every phase of every strategy: 2 steps an epoch, at most 10 layer groups."""
+
+
+@pytest.fixture(autouse=True)
+def half_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WiSE-FT may choose the probed backbone, in which nothing has changed: here it doesn't."""
+    monkeypatch.setattr(wise_ft, "choose_alpha", lambda alphas, _: alphas[len(alphas) // 2])
 
 
 def fine_steps(plan: Plan) -> float:

@@ -28,6 +28,10 @@ Compose = Callable[..., DictConfig]
         (("checkpoint.every_steps=0",), "checkpoint.every_steps=0"),
         (("checkpoint.every_minutes=0",), "checkpoint.every_minutes=0"),
         (("trainer.sync_norms=true",), "trainer.sync_norms=true: batch norms on the CPU"),
+        (
+            ("trainer.precision=16-mixed", "trainer.gradient_clip=1"),
+            "trainer.gradient_clip=1.*Set optimizer.fused=false",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(

@@ -10,7 +10,7 @@ from torch import nn
 
 from transferlab.backbones.execution import recompute_activations, synchronise_norms
 from transferlab.errors import UserError
-from transferlab.fitting import fit
+from transferlab.fitting import assemble, fit
 from transferlab.planning import Plan
 
 MODELS = ("test_resnet", "test_vit", "test_convnext", "test_efficientnet")
@@ -105,9 +105,7 @@ def test_a_compiled_run_trains_what_thaws_and_agrees_with_a_plain_one(
         found[value] = plan, fit(plan, None, plan.directory, [])
     assert found["true"][0].run_id != found["false"][0].run_id
     plain, compiled = (found[value][1].module.model.state_dict() for value in ("false", "true"))
-    start = fit(
-        make_plan("strategy=lp_ft", "budget.steps=1"), None, found["true"][0].directory, []
-    ).module.model.state_dict()
+    start = assemble(found["true"][0], None)[0].model.state_dict()
     for name, value in plain.items():
         if value.is_floating_point():
             assert not torch.equal(compiled[name], start[name]), f"{name} never trained"
