@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from transferlab.config import config_folder, register
 from transferlab.planning import Plan, plan_run
+from transferlab.source_parts import expand_parts
 
 Compose = Callable[..., DictConfig]
 MakePlan = Callable[..., Plan]
@@ -67,6 +68,7 @@ def compose() -> Compose:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             cfg = hydra_compose("run", overrides=list(overrides))
+            expand_parts(cfg, GlobalHydra.instance().config_loader())
         with open_dict(cfg):
             cfg.study = None
         OmegaConf.set_struct(cfg, False)

@@ -199,5 +199,8 @@ def _sum(costs: list[Cost], chosen: Cost) -> Cost:
     total.earlier_seconds = sum(cost.earlier_seconds for cost in costs)
     total.peak_memory_bytes = max(cost.peak_memory_bytes for cost in costs)
     total.trainable_parameters = chosen.trainable_parameters
+    total.meter = chosen.meter
+    counted = [cost.joules for cost in costs]
+    total.joules = None if None in counted else sum(j for j in counted if j is not None)
     total.training_multiply_adds = sum(cost.training_multiply_adds for cost in costs)
     return total

@@ -39,7 +39,7 @@ def baselines(
     labels, truth = store.labels[train], store.labels[test]
     seen = np.bincount(labels, minlength=len(store.classes))
     found = {"majority": _scores(np.full(len(test), seen.argmax()), truth)}
-    x, x_test = _pixels(store, train), _pixels(store, test)
+    x, x_test = raw_pixels(store, train), raw_pixels(store, test)
     logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     # beside other runs on the same cores, a BLAS with threads of its own waits for them for seconds
     with warnings.catch_warnings(), threadpool_limits(1):
@@ -59,7 +59,7 @@ def _scores(prediction: NDArray[Any], truth: NDArray[np.int64]) -> dict[str, Any
     }
 
 
-def _pixels(store: ImageStore, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def raw_pixels(store: ImageStore, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (N, C * side * side) pixels in [0, 1], averaged down to at most SIDE a side."""
     blocks = []
     for start in range(0, len(positions), 512):

@@ -1,6 +1,5 @@
 """Everything about a configuration that can be wrong before any data is read."""
 
-import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -11,10 +10,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from transferlab.building import build, check_nodes, locate
+from transferlab.building import build, check_nodes
 from transferlab.config import CHOICES, RunConfig
+from transferlab.energy import require_meter
 from transferlab.errors import UserError, nearest
 from transferlab.machine import check_machine
+from transferlab.source_checks import check_roots, check_source
 
 Bound = tuple[float, float, bool]
 BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
@@ -32,6 +33,9 @@ BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
     "trainer.workers": (0, 1024, True),
     "trainer.gradient_clip": (0, 1e9, False),
     "trainer.accumulate": (1, 1e7, True),
+    "trainer.watts": (0, 1e5, False),
+    "trainer.pue": (1, 10, True),
+    "trainer.carbon_intensity": (0, 1e4, True),
     "checkpoint.every_steps": (1, 1e10, True),
     "checkpoint.every_minutes": (0, 1e6, False),
     "source.pretrain.budget.steps": (1, 1e10, True),
@@ -171,47 +175,25 @@ def _check_consistent(cfg: DictConfig) -> None:
             f"write source={cfg.target.name} source.corruption={cfg.target.corruption}."
         )
     check_machine(cfg)
+    require_meter(cfg.trainer.energy)
     if not PLAIN_NAME.fullmatch(str(cfg.name)):
         raise UserError(
             f"name={cfg.name!r}: expected letters, digits, '.', '_' and '-'; it names a folder."
         )
-    _check_source(cfg)
-    _check_roots(cfg)
+    check_source(cfg)
+    check_roots(cfg)
+    _check_parts(cfg)
 
 
-def _check_roots(cfg: DictConfig) -> None:
-    """Ask for the root of a dataset that reads one, before its class is looked at."""
-    for side in ("target", "source"):
-        node = cfg[side].dataset
-        if node is not None and "root" in node and node.root is None and _needs_root(node):
-            raise UserError(f"{side}.root must be set: add {side}.root=DIR to the command line.")
-
-
-def _needs_root(node: DictConfig) -> bool:
-    built = locate("dataset", str(node["_target_"]))
-    root = inspect.signature(built).parameters.get("root")
-    return root is not None and root.default is root.empty
-
-
-def _check_source(cfg: DictConfig) -> None:
-    source = cfg.source
-    if source.kind == "checkpoint" and source.path is None:
-        raise UserError("source.path must be set: add source.path=FILE to the command line.")
-    if source.kind == "checkpoint" and not Path(str(source.path)).expanduser().exists():
-        raise UserError(
-            f"source.path={source.path} does not exist. Give a weights file or a run's directory."
-        )
-    if source.kind == "dataset" and (source.dataset is None or source.pretrain is None):
-        raise UserError(
-            f"source={source.name} names no dataset and pretraining. Start its YAML from "
-            "conf/source/image_folder.yaml."
-        )
-    if source.kind == "dataset":
-        steps, epochs = source.pretrain.budget.steps, source.pretrain.budget.epochs
-        if (steps is None) == (epochs is None):
-            raise UserError(
-                f"source.pretrain.budget.steps={steps} and .epochs={epochs}: give one of the two."
-            )
+def _check_parts(cfg: DictConfig) -> None:
+    """Check choices and bounds of every part of a composed source."""
+    parts = cfg.source.parts if isinstance(cfg.source.parts, DictConfig) else {}
+    for name, part in parts.items():
+        try:
+            check_values(OmegaConf.create({"source": part}))
+        except UserError as error:
+            told = str(error).replace("source.", f"source.parts.{name}.", 1)
+            raise UserError(told) from error
 
 
 def _strays(node: DictConfig, kind: type, path: str) -> Iterator[tuple[str, list[str]]]:

@@ -9,18 +9,23 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "source.kind": ("dataset", "published", "checkpoint", "none"),
+    "source.join": ("disjoint", "by_name"),
     "strategy.init": ("source", "random"),
     "strategy.groups": ("stages", "blocks"),
     "checkpoint.keep": ("last", "none"),  # `select` says which weights those are
     "checkpoint.select": ("last", "best"),
     "metric.name": ("auto", "accuracy", "macro_recall"),
+    "target.near_duplicates": ("refuse", "warn", "ignore"),
+    "trainer.energy": ("off", "estimate", "codecarbon"),
     "trainer.data": ("auto", "device", "stream"),
     "backbone.interpolation": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-    "study.verdict.metric": ("auto", "accuracy", "macro_recall"),
-    "study.verdict.scope": ("this_pool",),
+    "study.verdict.metric": ("auto", "accuracy", "macro_recall", "auroc", "log_loss", "brier"),
+    "study.verdict.scope": ("this_pool", "new_target_data"),
+    "study.tune.per": ("study", "replicate"),
 }
 for _data in ("source", "target"):
     CHOICES |= {
+        f"{_data}.half": ("first", "second"),
         f"{_data}.corruption": ("none", "random_labels", "permuted_pixels", "noise"),
         f"{_data}.duplicates": ("refuse", "drop"),
         f"{_data}.images.more_than_8_bits": ("refuse", "scale"),
@@ -28,6 +33,13 @@ for _data in ("source", "target"):
         f"{_data}.images.cmyk": ("refuse", "convert"),
         f"{_data}.images.broken": ("refuse", "skip"),
     }
+
+
+def _open_node() -> DictConfig:
+    """Return a mapping that takes new keys on the command line without a ``+``."""
+    node = OmegaConf.create({})
+    OmegaConf.set_struct(node, False)
+    return node
 
 
 @dataclass
@@ -47,15 +59,19 @@ class DataConfig:
     name: str | None = None  # None: the last folder of root
     root: str | None = None
     dataset: Any = None
+    only: list[str] | None = None  # names of the classes to keep; None keeps all
+    half: str | None = None  # first or second: every other image of each class; None keeps all
     test: float = 0.25  # share of the images, where the data brings no test split
     validation: float = 0.2  # share of the rest
     max_validation: int = 2000
     split_seed: int = 0
+    validation_seed: int | None = None  # draws another validation split beside the same test split
     group_by: str | None = None
     duplicates: str = "refuse"
     corruption: str = "none"
     corruption_seed: int = 0
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    licence: str | None = None  # as SPDX names it, parts joined by AND; None is recorded as unknown
 
 
 @dataclass
@@ -64,6 +80,9 @@ class TargetConfig(DataConfig):
 
     shots: int | None = None  # items per class
     fraction: float | None = None
+    near_duplicates: str = "refuse"  # more than 0.1 % of test images that were learned from
+    report_by: list[str] = field(default_factory=list)  # metadata columns that predictions carry
+    also_test: Any = field(default_factory=_open_node)  # name -> a further test set
 
 
 @dataclass
@@ -94,14 +113,10 @@ class SourceConfig(DataConfig):
     tag: str | None = None  # of timm's published weights
     path: str | None = None  # of a weights file or a run directory
     classes: int | None = None  # rows of the checkpoint's own classifier, checked where given
+    parts: Any = None  # of a composed source: names of sources, or name -> what differs in it
+    join: str = "disjoint"  # classes of the parts; by_name makes those of one name one class
+    leave_out: str | None = None  # a part that the source goes without
     pretrain: PretrainConfig | None = None
-
-
-def _open_node() -> DictConfig:
-    """Return a mapping that takes new keys on the command line without a ``+``."""
-    node = OmegaConf.create({})
-    OmegaConf.set_struct(node, False)
-    return node
 
 
 @dataclass
@@ -117,6 +132,7 @@ class BackboneConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)  # passed to timm.create_model
     module: Any = field(default_factory=_open_node)  # a node with _target_ instead of timm's model
     cut: str | None = None  # path of the module's classifier, which is taken out
+    licence: str | None = None  # of published weights; None takes what timm states
 
 
 @dataclass
@@ -157,6 +173,10 @@ class TrainerConfig:
     compile: bool = False  # torch.compile of the training step; part of a run's identity
     sync_norms: bool = False  # batch norm over the images of all GPUs; part of a run's identity
     deterministic: bool = False
+    energy: str = "estimate"  # of the fit: measured on NVIDIA GPUs, else watts x time
+    watts: float | None = None  # of one CPU thread or one accelerator; None assumes 4, or 300
+    pue: float = 1.58  # the building's share: the world's data centres, as Strubell 2019 takes it
+    carbon_intensity: float = 481.0  # g CO2e a kWh: the world's mean of 2023 (Ember, 2024)
 
 
 @dataclass
@@ -174,7 +194,8 @@ class TuneConfig:
     """The same trials for every arm, scored on validation alone."""
 
     grid: dict[str, list[Any]] = field(default_factory=dict)
-    seeds: int = 3
+    per: str = "study"  # one choice for all replicates, or one for each: replicate
+    seeds: int | None = None  # of the one choice for all; None: 3
     shots: int | None = None  # tune every arm at this size instead of the cell's own
     extend: int = 2  # how many values the grid may grow by at either end when an end wins
 
@@ -197,8 +218,11 @@ class StudyConfig:
     arms: Any = field(default_factory=dict)
     tune: TuneConfig | None = None
     seeds: int = 5
-    looks: list[int] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)  # numbers of seeds; it ends when all is settled
+    own_best: list[int] = field(default_factory=list)  # budgets in steps, for a second family
     controls: bool = True  # add a frozen random-init arm for every frozen strategy
+    predict: bool = False  # score the sources before training, to stand beside what comes of them
+    leave_one_out: bool = False  # add each arm from a composed source again, without each part
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
 
 
@@ -225,12 +249,14 @@ class RunConfig:
     tracker: Any = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     study: StudyConfig | None = None
+    allowed_licences: list[str] | None = None  # of data and weights; None: any, also unknown ones
     data_root: str = "data"  # the folder that experiments on real data refer to
     settings: dict[str, Any] = field(default_factory=dict)  # what tuning chose; for the record
     purpose: str = "single"  # single, source, tune or replicate; set by whoever plans the run
     request: str | None = None  # a file of planned runs: what a launcher's job is handed
     dry_run: bool = False
     find_lr: bool = False  # search for a rate instead of training
+    forgetting: bool = False  # measure what was lost of the source, and how far features moved
 
 
 TYPED_GROUPS: dict[str, type] = {

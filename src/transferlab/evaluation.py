@@ -1,6 +1,6 @@
 """Scores and predictions of a fitted model: everything later is recomputed from these."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from scipy.special import log_softmax
 
 from transferlab.building import build
 from transferlab.collectives import from_all
+from transferlab.datasets.base import Index
 from transferlab.datasets.store import ImageStore
+from transferlab.errors import UserError, nearest
 from transferlab.records import replacing
-from transferlab.stats.metrics import accuracy, log_loss, macro_recall
+from transferlab.stats.auroc import auroc
+from transferlab.stats.metrics import accuracy, brier, log_loss, macro_recall
 
 Logits = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -46,6 +49,17 @@ def scores(logits: Logits, labels: NDArray[np.int64]) -> dict[str, float]:
         "macro_recall": macro_recall(prediction, labels),
         "log_loss": log_loss(log_prob, labels),
     }
+
+
+def ranking_scores(logits: Logits, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Return Brier's score, and up to 100 classes the AUROC of those present, of (N, C) logits."""
+    log_prob = log_softmax(logits.astype(np.float64), axis=1)
+    found = {"brier": brier(log_prob, labels)}
+    present, codes = np.unique(labels, return_inverse=True)
+    if len(present) > 1 and logits.shape[1] <= LOGITS_UP_TO:
+        table = np.exp(log_prob)[:, present]
+        found["auroc"] = float(auroc((table[:, 1] if len(present) == 2 else table)[None], codes)[0])
+    return found
 
 
 def further_scores(nodes: Any, logits: Logits, labels: NDArray[np.int64]) -> dict[str, float]:
@@ -94,22 +108,54 @@ def sample(positions: Positions, at_most: int) -> Positions:
     return positions[np.linspace(0, len(positions) - 1, at_most).astype(np.int64)]
 
 
+def report_columns(index: Index, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the metadata that predictions are to carry, N values a column.
+
+    Raises:
+        UserError: the data have no such column.
+    """
+    for name in names:
+        if name not in index.metadata:
+            has = nearest(name, index.metadata) if index.metadata else "it brings none"
+            raise UserError(
+                f"`target.report_by` names {name!r}, which is no column of these data ({has}). "
+                "Tables (target=table) and Parquet files bring columns; leave out the others."
+            )
+    return {name: index.metadata[name] for name in names}
+
+
+def replace_columns(path: Path, store: ImageStore, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write predictions anew with these metadata columns in place of those that they carry."""
+    table = pd.read_parquet(path)
+    table = table.drop(columns=[name for name in table.columns if name.startswith("meta.")])
+    places = {name: position for position, name in enumerate(store.ids)}
+    rows = [places[name] for name in table["item_id"]]
+    for name, values in columns.items():
+        table[f"meta.{name}"] = [values[row] for row in rows]
+    if "logits" in table.columns:
+        table["logits"] = table.pop("logits")  # the last column
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
 def write_predictions(
     path: Path,
     store: ImageStore,
     parts: dict[str, tuple[Positions, Logits]],
     groups: Positions | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write ``item_id, split, label, prediction, log_prob, logits`` of validation and test.
 
     ``log_prob`` is that of the true class. Where images belong to groups, a column ``group``
-    says to which: verdicts then count groups, not images.
+    says to which: verdicts then count groups, not images. Metadata becomes columns ``meta.NAME``.
 
     Args:
         path: of the Parquet file.
         store: names and labels.
         parts: split -> (positions, (n, C) logits).
         groups: (N,) group of every image, or None.
+        columns: metadata by name, N values each.
     """
     frames = []
     for split, (positions, logits) in parts.items():
@@ -126,6 +172,8 @@ def write_predictions(
         )
         if groups is not None:
             frame["group"] = groups[positions]
+        for name, values in (columns or {}).items():
+            frame[f"meta.{name}"] = [values[p] for p in positions]
         if logits.shape[1] <= LOGITS_UP_TO:
             frame["logits"] = list(logits)
         frames.append(frame)

@@ -70,7 +70,7 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         lambda logits, positions: scores(logits, store.labels[positions]),
         metric,
     )
-    cost = Cost()
+    cost = Cost(cfg.trainer.energy)
     best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []
     averaging, guard = replicas(cfg, len(plan.train))
     saving = Checkpointing(

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from transferlab.checks import check, check_output
@@ -11,6 +13,7 @@ from transferlab.planning import Plan, plan_run
 from transferlab.rate_finder import find_rate, write_curve
 from transferlab.records import Record
 from transferlab.run import execute, starting_weights
+from transferlab.source_parts import expand_parts
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
 
@@ -33,6 +36,7 @@ def _single(cfg: DictConfig) -> None:
         searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
     if searching and cfg.dry_run:
         raise UserError("--find-lr and --dry-run: give one of the two.")
+    expand_parts(cfg, GlobalHydra.instance().config_loader(), HydraConfig.get().overrides.hydra)
     check(cfg)
     check_output(Path(cfg.output_dir))
     plan = plan_run(cfg)
@@ -77,5 +81,7 @@ def show(plan: Plan, record: Record) -> None:
         found = (record.get("metrics") or {}).get(split)
         if found:
             lines.append(f"  {split:<10} " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
+    for name, found in ((record.get("metrics") or {}).get("also_test") or {}).items():
+        lines.append(f"  {name:<10} " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
     lines.append(f"  {plan.directory}")
     print("\n".join(lines))  # noqa: T201 - the job is where a single run speaks

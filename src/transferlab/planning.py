@@ -1,7 +1,7 @@
 """What a run is about, before it trains: its data, its source, its identity."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,16 @@ from transferlab.building import build
 from transferlab.cache import cache_folder
 from transferlab.checks import brings_curves
 from transferlab.errors import UserError
+from transferlab.further_tests import FurtherTest, further_tests
+from transferlab.integrity import near_duplicates
+from transferlab.provenance import check_licences, licences, provenance
 from transferlab.records import FORMAT, sha256_record
 from transferlab.split_data import Data, Positions, data_name, open_data
 
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
+
+STARTS = ("pretrain", "dataset", "parts", "leave_out")
+"""What a source run, which starts from random weights, has no use for in a source of its own."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Plan:
         data: the target.
         train: positions of the training subset.
         directory: where the run lies.
+        further: test sets besides the target's own, by name.
+        notes: what else the record says of data and terms.
     """
 
     cfg: DictConfig
@@ -45,13 +53,15 @@ class Plan:
     data: Data
     train: Positions
     directory: Path
+    further: dict[str, FurtherTest] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def plan_run(cfg: DictConfig) -> Plan:
     """Open the data, settle the budget in steps and name the run.
 
     Raises:
-        UserError: anything about data, weights or sizes that the user can mend.
+        UserError: anything about data, weights, sizes or licences that the user can mend.
     """
     cfg = cfg.copy()
     check_model(cfg)
@@ -63,12 +73,16 @@ def plan_run(cfg: DictConfig) -> Plan:
             cfg.source.kind, cfg.source.name = "none", "none"
         if brings_curves(cfg):
             cfg.scheduler = None
-        if cfg.source.kind == "dataset":
-            cfg.source.pretrain.budget.steps = plan_source(cfg).cfg.budget.steps
-    identity = _identity(cfg, data)
+        source = plan_source(cfg) if cfg.source.kind == "dataset" else None
+        if source is not None:
+            cfg.source.pretrain.budget.steps = source.cfg.budget.steps
+    further = further_tests(cfg.target, cfg.backbone, data)
+    notes = _notes(cfg, data, train, None if source is None else source.data, further)
+    identity = _identity(cfg, data, further)
     run_id = sha256_record(identity)[:16]
     folder = cache_folder() if cfg.purpose == "source" else Path(cfg.output_dir)
-    return Plan(cfg, run_id, identity, data, train, (folder / "runs" / run_id).absolute())
+    directory = (folder / "runs" / run_id).absolute()
+    return Plan(cfg, run_id, identity, data, train, directory, further, notes)
 
 
 def plan_source(cfg: DictConfig) -> Plan:
@@ -91,10 +105,15 @@ def source_config(cfg: DictConfig) -> DictConfig:
         "name": data_name(cfg.source),
         "shots": None,
         "fraction": None,
+        "near_duplicates": "ignore",  # nothing is claimed from a source run's own test split
+        "report_by": [],
+        "also_test": {},
     }
+    if own.get("parts"):
+        whole["target"] |= {key: own[key] for key in ("parts", "join", "leave_out")}
     whole |= {key: pretrain[key] for key in PRETRAIN_KEYS}
     whole |= {
-        "source": own | {"kind": "none", "name": "none", "pretrain": None, "dataset": None},
+        "source": own | {"kind": "none", "name": "none"} | dict.fromkeys(STARTS),
         "strategy": {"name": "pretrain", "init": "random", "groups": "stages", "callbacks": {}},
         "head": {"_target_": "transferlab.heads.linear.LinearHead"},
         "loss": {
@@ -104,12 +123,33 @@ def source_config(cfg: DictConfig) -> DictConfig:
         },
         "purpose": "source",
         "settings": {},
+        "forgetting": False,
         "study": None,
         "request": None,
         "checkpoint": whole["checkpoint"] | {"keep": "last", "select": "last"},
     }
     config: DictConfig = OmegaConf.create(whole)
     return config
+
+
+def _notes(
+    cfg: DictConfig,
+    data: Data,
+    train: Positions,
+    source: Data | None,
+    further: dict[str, FurtherTest],
+) -> dict[str, Any]:
+    """Return what is recorded of data and terms; refuses what may not be used.
+
+    Raises:
+        UserError: a licence that is not allowed, or too many test images that were learned from.
+    """
+    terms = licences(cfg, {name: test.licence for name, test in further.items()})
+    check_licences(terms, cfg.allowed_licences)
+    sets = {name: (test.store, test.positions) for name, test in further.items()}
+    copies = near_duplicates(data, source, sets, cfg.target.near_duplicates)
+    notes = {"licences": terms, "near_duplicates": copies}
+    return notes | provenance(cfg, data, train, source)
 
 
 def source_identity(cfg: DictConfig) -> str | None:
@@ -144,7 +184,7 @@ def _external(
     return state, weights_sha256(state)
 
 
-def _identity(cfg: DictConfig, data: Data) -> dict[str, Any]:
+def _identity(cfg: DictConfig, data: Data, further: dict[str, FurtherTest]) -> dict[str, Any]:
     def plain(node: Any) -> Any:
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
@@ -170,6 +210,8 @@ def _identity(cfg: DictConfig, data: Data) -> dict[str, Any]:
         "opens_test": cfg.purpose != "tune",
         "seed": cfg.seed,
     } | _execution(cfg)
+    if further and cfg.purpose != "tune":  # a run that lacks a set's scores is not this one
+        found["also_test"] = {name: test.fingerprint for name, test in sorted(further.items())}
     settings = plain(cfg.strategy.callbacks)
     callbacks = _callbacks(cfg)
     if any(callback.chooses for callback in callbacks.values()):

@@ -12,15 +12,18 @@ from filelock import FileLock
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from transferlab.analysis.card import write_run_card
 from transferlab.auto_depth import fit
 from transferlab.backbones.weights import StateDict, load_weights
 from transferlab.building import build
 from transferlab.checkpoints import FOLDER, remove_checkpoints
 from transferlab.errors import RunError, UserError
+from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
 from transferlab.records import Record, read_json, write_json, write_text
+from transferlab.run_columns import carry_columns, lacks_columns
 from transferlab.run_record import header, measure, no_metrics
 from transferlab.split_data import data_name
 from transferlab.trackers.base import TrackedRun, Tracker
@@ -44,13 +47,37 @@ def finished(directory: Path) -> Record | None:
 def made(plan: Plan) -> Record | None:
     """Return the record of a run that need not be made again, else None.
 
-    A run that was made without keeping its weights is made again when they are asked for.
+    A run that was made without keeping its weights, or without measuring its forgetting, is made
+    again when that is asked for; columns that its predictions lack are added without training.
     """
     record = finished(plan.directory)
+    if record is None or not _trained(plan, record) or lacks_columns(plan, record):
+        return None
+    return record
+
+
+def _trained(plan: Plan, record: Record) -> bool:
+    """Say whether nothing that is asked of a run needs its training."""
+    if record["status"] != "done":
+        return True
     kept = any((plan.directory / "checkpoints").glob("*.safetensors"))
-    wanted = plan.cfg.checkpoint.keep != "none"
-    lacking = record is not None and record["status"] == "done" and wanted and not kept
-    return None if lacking else record
+    lacking = plan.cfg.checkpoint.keep != "none" and not kept
+    lacking |= wants_forgetting(plan.cfg) and record.get("forgetting") is None
+    return not lacking
+
+
+def _with_columns(plan: Plan, record: Record) -> Record:
+    if not lacks_columns(plan, record):
+        return record
+    record = carry_columns(plan, record)
+    _write_card(plan.directory, record)
+    return record
+
+
+def _write_card(directory: Path, record: Record) -> None:
+    """Leave a card beside weights that were kept."""
+    if record.get("weights"):
+        write_run_card(directory, record)
 
 
 def execute(plan: Plan) -> Record:
@@ -63,9 +90,9 @@ def execute(plan: Plan) -> Record:
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
     with FileLock(plan.directory / ".lock"):
-        known = made(plan)
-        if known is not None:
-            return known
+        known = finished(plan.directory)
+        if known is not None and _trained(plan, known):
+            return _with_columns(plan, known)
         write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
         started = time.perf_counter()
         record = _attempt(plan)
@@ -75,6 +102,7 @@ def execute(plan: Plan) -> Record:
         write_json(plan.directory / "run.json", record)
         if record["status"] in FINAL:
             remove_checkpoints(plan.directory / FOLDER)
+            _write_card(plan.directory, record)
         return record
 
 
@@ -119,6 +147,8 @@ def _attempt(plan: Plan) -> Record:
     record = header(plan)
     try:
         weights = starting_weights(plan.cfg)
+        if wants_forgetting(plan.cfg):
+            find_origin(plan.cfg)  # what it lacks is told before training, not after
         if plan.cfg.trainer.devices == 1:
             return _train(plan, record, weights)
         del weights  # each rank reads its own
@@ -172,8 +202,15 @@ def _trackers(plan: Plan, record: Record, tracked: bool) -> Iterator[list[Logger
     finally:
         summary = {
             f"{split}_{name}": value
-            for split, found in (record.get("metrics") or {}).items()
+            for split, found in _splits(record.get("metrics") or {}).items()
             for name, value in (found or {}).items()
         }
         for tracker, logger in zip(trackers, loggers, strict=True):
             tracker.close(logger, summary | {"status": record["status"]}, failed)
+
+
+def _splits(metrics: Record) -> Record:
+    """Return scores by split, those of further test sets beside the others."""
+    further = metrics.get("also_test") or {}
+    own = {split: found for split, found in metrics.items() if split != "also_test"}
+    return own | {f"also_test_{name}": found for name, found in further.items()}

@@ -1,5 +1,6 @@
 """A dataset as a run uses it: decoded for one backbone, and split."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from transferlab.backbones.timm import Preprocessing
 from transferlab.building import build
 from transferlab.cache import cache_folder
 from transferlab.datasets.cache import ImageSpec
+from transferlab.datasets.chosen import Chosen
+from transferlab.datasets.composed import ComposedStore, Part, compose
 from transferlab.datasets.grouping import resolve_groups
 from transferlab.datasets.policy import ImagePolicy
 from transferlab.datasets.splits import Splits, make_splits, read_splits, write_splits
@@ -24,7 +27,13 @@ from transferlab.randomness import derive_seed
 from transferlab.records import FORMAT, sha256, sha256_record
 
 Positions = NDArray[np.int64]
-SPLIT_SETTINGS = ("test", "validation", "max_validation", "split_seed", "group_by", "duplicates")
+NO_IMAGES = ("name", "shots", "fraction", "pretrain", "kind", "tag", "path", "classes", "licence",
+             "near_duplicates", "report_by", "also_test")  # fmt: skip
+"""Options of a dataset that change neither its images nor its splits."""
+SPLIT_SETTINGS = (
+    "test", "validation", "max_validation", "split_seed", "validation_seed", "group_by",
+    "duplicates",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,48 @@ def data_name(node: DictConfig) -> str:
 
 
 def open_data(node: DictConfig, backbone: DictConfig) -> Data:
-    """Decode and split a dataset once per process; other processes read the same files."""
+    """Decode and split a dataset once per process; other processes read the same files.
+
+    A node with ``parts`` is several datasets that are read as one; a single part that is left of
+    it is what it would be alone.
+    """
     preprocessing = resolve_preprocessing(backbone)
+    if node.get("parts"):
+        return _open_parts(node, backbone, preprocessing)
     wanted = OmegaConf.to_container(node, resolve=True)
     assert isinstance(wanted, dict)
-    ignored = ("name", "shots", "fraction", "pretrain", "kind", "tag", "path", "classes")
-    kept = {str(key): value for key, value in wanted.items() if key not in ignored}
+    kept = {str(key): value for key, value in wanted.items() if key not in NO_IMAGES}
     return _open(sha256_record(kept), _Frozen(kept), preprocessing)
+
+
+def _open_parts(node: DictConfig, backbone: DictConfig, preprocessing: Preprocessing) -> Data:
+    opened: dict[str, Data] = {}
+    for name, part in node.parts.items():
+        if name != node.leave_out:
+            try:
+                opened[str(name)] = open_data(part, backbone)
+            except UserError as error:
+                told = str(error).replace("`target.", f"`target.parts.{name}.")
+                raise UserError(told) from error
+    if len(opened) == 1:
+        return next(iter(opened.values()))
+    parts = {name: Part(data.store, data.splits, data.groups) for name, data in opened.items()}
+    union = compose(parts, join=node.join, duplicates=node.duplicates)
+    return Data(union.store, union.splits, union.groups, preprocessing)
+
+
+def images_by_part(data: Data, name: str) -> dict[str, int]:
+    """Count a dataset's training images, those of a composed one part by part.
+
+    Args:
+        data: what is counted.
+        name: what a dataset without parts is called.
+    """
+    if not isinstance(data.store, ComposedStore):
+        return {name: len(data.splits.train)}
+    inside = np.searchsorted(data.splits.train, data.store.bounds)
+    counts = np.diff(inside).tolist()
+    return {part: int(count) for part, count in zip(data.store.parts, counts, strict=True)}
 
 
 class _Frozen(dict[str, Any]):
@@ -79,18 +123,31 @@ class _Frozen(dict[str, Any]):
         return 0
 
 
-@lru_cache(maxsize=8)
-def _open(key: str, node: _Frozen, preprocessing: Preprocessing) -> Data:
-    del key
-    spec = ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct)
-    store = open_store(
-        build(OmegaConf.create(node["dataset"])),
-        spec=spec,
+def open_images(node: Mapping[str, Any], preprocessing: Preprocessing) -> ImageStore:
+    """Decode a dataset for one backbone, without splitting it.
+
+    Args:
+        node: ``dataset``, ``only``, ``half``, ``images``, ``corruption`` and ``corruption_seed``,
+            in plain containers.
+        preprocessing: settles the size.
+    """
+    dataset = build(OmegaConf.create(node["dataset"]))
+    if node.get("only") is not None or node.get("half") is not None:
+        dataset = Chosen(dataset, node.get("only"), node.get("half"))
+    return open_store(
+        dataset,
+        spec=ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct),
         policy=ImagePolicy(**node["images"]),
         corruption=node["corruption"],
         corruption_seed=node["corruption_seed"],
         folder=cache_folder() / "decoded",
     )
+
+
+@lru_cache(maxsize=32)
+def _open(key: str, node: _Frozen, preprocessing: Preprocessing) -> Data:
+    del key
+    store = open_images(node, preprocessing)
     if len(store.classes) < 2:
         raise UserError(f"the data has one class, {store.classes[0]!r}: nothing to tell apart.")
     groups = resolve_groups(store.index, node["group_by"])

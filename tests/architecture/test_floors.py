@@ -14,11 +14,21 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("bedrock", ("errors", "__init__")),
     (
         "ground",
-        ("records", "config", "randomness", "cache", "outcome", "environment", "collectives"),
+        (
+            "records",
+            "config",
+            "randomness",
+            "cache",
+            "outcome",
+            "environment",
+            "collectives",
+            "energy",
+        ),
     ),
-    ("maths", ("stats", "schedule", "curves")),
+    ("maths", ("stats", "transferability", "representation", "schedule", "curves")),
     ("judgement", ("analysis",)),
     ("settings", ("building", "composing", "machine", "phase_reading")),
+    ("sources", ("source_checks", "source_parts")),
     ("checks", ("checks",)),
     (
         "parts",
@@ -35,21 +45,24 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("parts of a model", ("parts",)),
     ("assembly", ("model", "phase_plan", "split_data", "datamodule", "evaluation")),
-    ("assembled", ("assembling", "refitting")),
+    ("assembled", ("assembling", "refitting", "layer_taps")),
+    ("what may be claimed", ("further_tests", "integrity", "provenance")),
     ("policy", ("callbacks", "planning", "baselines")),
     ("learning", ("module", "trainers")),
     ("one fit", ("fitting",)),
     ("a run's fits", ("auto_depth",)),
-    ("its record", ("run_record", "launching", "phase_table")),
+    ("what it forgot", ("forgetting",)),
+    ("its record", ("run_record", "run_columns", "launching", "phase_table")),
     ("one run", ("run", "prediction", "rate_finder")),
     ("one rank", ("rank",)),
+    ("before training", ("scouting",)),
     ("study", ("study",)),
-    ("job", ("job", "hydra_plugins")),
+    ("job", ("job", "hydra_plugins", "recommending")),
     ("doors", ("cli",)),
 )
 """The floors of docs/architecture.md, the lowest first, and the rooms on each."""
 FLOOR = {room: height for height, (_, rooms) in enumerate(FLOORS) for room in rooms}
-PURE = ("stats", "analysis")
+PURE = ("stats", "transferability", "representation", "analysis")
 HEAVY = ("torch", "lightning", "hydra", "timm", "torchvision", "omegaconf")
 FILE_LINES, FUNCTION_LINES = 300, 60
 
@@ -163,7 +176,9 @@ def test_judging_loads_nothing_heavy() -> None:
     assert _loaded("\n".join(f"import {name}" for name in names)) == set()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["status"], ["predict"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["recommend"], ["report"], ["status"], ["predict"]]
+)
 def test_help_loads_no_torch(command: list[str]) -> None:
     code = f"from transferlab.cli import main\nassert main({[*command, '--help']!r}) == 0"
     assert not _loaded(code) & {"torch", "lightning", "timm", "torchvision"}

@@ -36,6 +36,7 @@ VALUES = {
     "dataset.name": "CIFAR10",
     "callbacks.soup.runs": "['{folder}']",
     "name": "resnet10t",
+    "parts": "[glyphs,noise]",
     "module._target_": "torchvision.models.squeezenet1_1",
 }
 """What the tests answer where a YAML says ``???``."""

@@ -17,6 +17,8 @@ import pytest
 
 from transferlab.study.declaration import TUNING_SEED
 
+pytestmark = pytest.mark.slow
+
 STUDY = """# @package _global_
 defaults:
   - override /target: digits
@@ -181,7 +183,6 @@ class TestAgain:
         assert (copy / "verdicts.json").read_bytes() == verdicts
         assert (copy / "report.html").read_bytes() == report
 
-    @pytest.mark.slow
     def test_a_study_that_lost_runs_goes_on_to_the_same_verdicts(self, cli, copy: Path) -> None:
         whole = {run: lasting(record) for run, record in read(copy).items()}
         verdicts = json.loads((copy / "verdicts.json").read_text())
@@ -204,7 +205,6 @@ class TestAgain:
         assert (copy / "runs.csv").is_file()
         assert (copy / "verdicts.csv").is_file()
 
-    @pytest.mark.slow
     def test_too_many_failed_runs_exit_1_and_keep_the_others(
         self, cli, copy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -260,7 +260,6 @@ def _timeless(node: Any) -> Any:
     return [_timeless(value) for value in node] if isinstance(node, list) else node
 
 
-@pytest.mark.slow
 def test_joblib_makes_the_same_records_as_basic(made, program, place: Path) -> None:
     declare(place, launcher="joblib")
     result = program("run", "experiment=tiny")

@@ -138,6 +138,18 @@ VALUES = {
     "name": Wrong("run name=../up", ("'../up'", "letters")),
     "no root": Wrong("run target=image_folder", ("target.root", "target.root=DIR")),
     "no path": Wrong("run source=checkpoint", ("source.path", "source.path=FILE")),
+    "no parts": Wrong("run source=composed", ("source.parts", "source.parts=[NAME,NAME]")),
+    "one part": Wrong("run source=composed source.parts=[glyphs]", ("two parts", "source=glyphs")),
+    "part twice": Wrong("run source=composed source.parts=[noise,noise]", ("noise", "twice")),
+    "part": Wrong("run source=composed source.parts=[glyphs,nois]", ("source=nois", "noise")),
+    "left-out part": Wrong(
+        "run source=composed source.parts=[glyphs,noise] source.leave_out=digits",
+        ("source.leave_out=digits", "noise"),
+    ),
+    "forgetting nothing": Wrong("run forgetting=true", ("forgetting=true", "source=glyphs")),
+    "forgetting scratch": Wrong(
+        "run -m forgetting=true strategy=scratch seed=0,1", ("forgetting=true", "random weights")
+    ),
 }
 
 
@@ -385,6 +397,7 @@ STUDIES: dict[str, tuple[dict[str, str], Wrong]] = {
     "no tuning seeds": ({}, Wrong("study.tune.seeds=0", ("study.tune.seeds=0", "[1,"))),
     "margin": ({}, Wrong("study.verdict.margin=2", ("study.verdict.margin=2", "(0, 1]"))),
     "verdict key": ({}, Wrong("study.verdict.margn=1", ("margn", "study.verdict.margin"))),
+    "no parts to leave out": ({}, Wrong("study.leave_one_out=true", ("composed", "source.parts"))),
     "metric": ({}, Wrong("study.verdict.metric=f1", ("metric=f1", "macro_recall"))),
 }
 
@@ -578,10 +591,11 @@ class TestFoldersOfRuns:
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param(CHOICES["strategy"], id="choice", marks=pytest.mark.slow),
+        pytest.param(CHOICES["strategy"], id="choice"),
         pytest.param(KEYS["target class"], id="target class"),  # Hydra's log would add lines here
     ],
 )
+@pytest.mark.slow
 def test_the_program_says_the_same_in_a_process_of_its_own(wrong: Wrong, program) -> None:
     judge(program(*wrong.line.split(" ")), wrong)
 

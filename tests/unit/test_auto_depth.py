@@ -83,7 +83,7 @@ def test_every_depth_is_a_trial_and_costs(make_plan: MakePlan, tmp_path: Path) -
     left = {str(p.relative_to(plan.directory)) for p in plan.directory.rglob("*") if p.is_file()}
     assert left - {".lock"} == {
         "run.json", "config.yaml", "predictions.parquet", "metrics.jsonl", "ledger.jsonl",
-        "checkpoints/last.safetensors",
+        "checkpoints/last.safetensors", "card.json", "card.md",
     }  # fmt: skip
     assert len(list(plan.directory.parent.iterdir())) == 1
 

@@ -43,8 +43,8 @@ def weights_for(plan: Plan) -> State:
 class Recorder(Cost):
     """Look at the model before and after every optimiser step."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *energy: str) -> None:
+        super().__init__(*energy)
         self.seen: list[dict[str, Any]] = []
         Recorder.last = self
 

@@ -1,6 +1,6 @@
 """A cell's arms with their runs, and what must agree before two of them may be compared."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,13 @@ class Arm:
     @property
     def settings(self) -> Record:
         """The settings its replicates ran at."""
+        found: dict[str, list[str]] = {}
         for run in self.runs.values():
-            return dict(run.get("settings") or {}) or _rate(run)
-        return dict(self.tuning.get("best") or {})
+            for key, value in (dict(run.get("settings") or {}) or _rate(run)).items():
+                found.setdefault(key, []).append(value)
+        if not found:
+            return dict(self.tuning.get("best") or {})
+        return {key: _one_or_all(values) for key, values in found.items()}
 
     def done(self) -> dict[int, Record]:
         """The runs that ended with a test score."""
@@ -84,6 +88,11 @@ class Cell:
     def id(self) -> str:
         """The cell's name within its study."""
         return str(self.declared["id"])
+
+    @property
+    def budget(self) -> str:
+        """``equal``: all arms take the same steps; or ``own_best``: each its own best number."""
+        return str(self.declared.get("budget", "equal"))
 
     def of_role(self, role: str) -> list[Arm]:
         """The arms that are transfers, scratch or controls."""
@@ -140,18 +149,25 @@ def cells_of(study: Study) -> list[Cell]:
     ]
 
 
-def obstacle(arm: Arm, scratch: Arm | None, *, tuned: bool) -> str | None:
-    """Why an arm may not be compared with scratch at all, None where it may."""
+def obstacle(arm: Arm, scratch: Arm | None, *, tuned: bool, equal_steps: bool = True) -> str | None:
+    """Why an arm may not be compared with another at all, None where it may.
+
+    Args:
+        arm: whose gain is asked for.
+        scratch: the arm it is compared with.
+        tuned: whether both must have been given the same trials.
+        equal_steps: whether both must have been given the same steps.
+    """
     if scratch is None:
         return "no_scratch_arm"
     if tuned and arm.trials != scratch.trials:
         return "unequal_trials"
-    tuning_seeds = {*arm.tuning.get("seeds", []), *scratch.tuning.get("seeds", [])}
-    if tuning_seeds & (_planned(arm) | _planned(scratch)):
+    shared_tuning = _shared_tuning_seeds(arm) | _shared_tuning_seeds(scratch)
+    if shared_tuning & (_planned(arm) | _planned(scratch)):
         return "tuning_seeds_overlap"
     runs = [*arm.runs.values(), *scratch.runs.values()]
     for field, reason in SAME_IN_EVERY_RUN.items():
-        if len(_values(runs, field)) > 1:
+        if len(_values(runs, field)) > 1 and (equal_steps or field != "budget_steps"):
             return reason
     return _unlike_pair(arm, scratch)
 
@@ -179,12 +195,24 @@ def look_of(cell: Cell, header: Record) -> tuple[int, int]:
     return 0, looks[0]
 
 
+def _shared_tuning_seeds(arm: Arm) -> set[int]:
+    """Seeds of shared tuning; a replicate tuned by itself sees only its own validation."""
+    per_replicate = arm.tuning.get("per") == "replicate"
+    return set() if per_replicate else {*arm.tuning.get("seeds", [])}
+
+
 def _planned(arm: Arm) -> set[int]:
     return {int(entry["seed"]) for entry in arm.declared["runs"]}
 
 
 def _values(runs: Iterable[Record], field: str) -> set[str]:
     return {str(run.get(field)) for run in runs}
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """The value that all share; what there is, in words, where replicates were tuned each."""
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else " or ".join(map(str, sorted(distinct)))
 
 
 def _rate(run: Record) -> Record:

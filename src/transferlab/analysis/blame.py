@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transferlab.analysis.arms import Arm, Cell, obstacle
 from transferlab.analysis.measure import Rule, measure, part
 from transferlab.analysis.pairs import Predictions, pair
-from transferlab.analysis.words import blame_sentence
+from transferlab.analysis.words import blame_sentence, source_sentence
 from transferlab.records import Record
 
 Blame = Record | None
@@ -51,6 +51,24 @@ def apportion(
         culprit, why = culprit_of(parts, rule.alpha)
     words = blame_sentence(culprit, source, why)
     return parts, {"culprit": culprit.removesuffix("_unfrozen"), "sentence": words}
+
+
+def with_source(blame: Blame, best: Record | None) -> Blame:
+    """Add what the source comes to with the strategy that validation chooses in each replicate.
+
+    Args:
+        blame: of an arm that hurts, None for another.
+        best: the verdict on the arm's source, None where it has one strategy only: that arm is
+            then the best that can be said of it.
+    """
+    if blame is None or best is None:
+        return blame
+    words = source_sentence(best)
+    return {
+        **blame,
+        "source_verdict": best["verdict"],
+        "sentence": f"{blame['sentence']} {words}",
+    }
 
 
 def culprit_of(parts: Record | None, alpha: float) -> tuple[str, str]:

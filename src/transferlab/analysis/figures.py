@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from transferlab.analysis.formats import MINUS
+from transferlab.analysis.formats import MINUS, POINTS, Unit
 
 Curve = Sequence[tuple[float, float]]
 
@@ -43,13 +43,13 @@ class Scale:
         return [index * step for index in range(first, last + 1)]
 
 
-def axis(scale: Scale, caption: str) -> Markup:
-    """The axis under a column of bars, in points; the drawing is 100 % wide."""
+def axis(scale: Scale, caption: str, unit: Unit = POINTS) -> Markup:
+    """The axis under a column of bars, in the metric's unit; the drawing is 100 % wide."""
     texts = []
     for tick in scale.ticks():
         at = scale.at(tick)
         anchor = "start" if at < 4 else "end" if at > 96 else "middle"
-        label = f"{100 * tick:+g}".replace("-", MINUS) if abs(tick) > 1e-9 else "0"
+        label = f"{unit.scale * tick:+g}".replace("-", MINUS) if abs(tick) > 1e-9 else "0"
         texts.append(
             f'<line x1="{at:.2f}%" x2="{at:.2f}%" y1="0" y2="4" class="tick"/>'
             f'<text x="{at:.2f}%" y="16" text-anchor="{anchor}">{label}</text>'

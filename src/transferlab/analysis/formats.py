@@ -1,16 +1,43 @@
 """How numbers are written for people: points, intervals, seconds, bytes, counts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 MINUS = "−"
 NOTHING = "–"
 
 
-def points(share: float | None, *, signed: bool = True, decimals: int = 1) -> str:
-    """A difference of shares (0.06) as percentage points (``+6.0``)."""
+@dataclass(frozen=True)
+class Unit:
+    """How differences of a metric are written.
+
+    Attributes:
+        scale: what a difference is multiplied by.
+        noun: of several.
+        decimals: digits after the point.
+    """
+
+    scale: float
+    noun: str
+    decimals: int
+
+
+POINTS = Unit(100, "points", 1)
+UNITS = {"log_loss": Unit(1, "nats", 3), "brier": Unit(1, "Brier points", 3)}
+
+
+def unit_of(metric: str) -> Unit:
+    """Percentage points for shares; nats for log-loss, Brier's own unit for his score."""
+    return UNITS.get(metric, POINTS)
+
+
+def points(
+    share: float | None, *, signed: bool = True, decimals: int | None = None, unit: Unit = POINTS
+) -> str:
+    """A difference of shares (0.06) as percentage points (``+6.0``), or in another unit."""
     if share is None:
         return NOTHING
-    text = f"{abs(100 * share):.{decimals}f}"
+    text = f"{abs(unit.scale * share):.{unit.decimals if decimals is None else decimals}f}"
     if float(text) == 0:
         return text
     if share < 0:
@@ -18,18 +45,22 @@ def points(share: float | None, *, signed: bool = True, decimals: int = 1) -> st
     return "+" + text if signed else text
 
 
-def decimals_for(shares: Sequence[float]) -> int:
-    """One decimal, or two where one would print a value that isn't zero as zero."""
-    hidden = any(share != 0 and abs(100 * share) < 0.05 for share in shares)
-    return 2 if hidden else 1
+def decimals_for(shares: Sequence[float], unit: Unit = POINTS) -> int:
+    """The unit's decimals, or one more where they would print a value that isn't zero as zero."""
+    half = 0.5 * 10**-unit.decimals
+    hidden = any(share != 0 and abs(unit.scale * share) < half for share in shares)
+    return unit.decimals + hidden
 
 
-def interval(low: float | None, high: float | None, *, joint: str = " to ") -> str:
+def interval(
+    low: float | None, high: float | None, *, joint: str = " to ", unit: Unit = POINTS
+) -> str:
     """An interval of differences in points: ``+2.0 to +10.0``."""
     if low is None or high is None:
         return NOTHING
-    decimals = decimals_for([low, high])
-    return points(low, decimals=decimals) + joint + points(high, decimals=decimals)
+    decimals = decimals_for([low, high], unit)
+    ends = (points(bound, decimals=decimals, unit=unit) for bound in (low, high))
+    return joint.join(ends)
 
 
 def percent(share: float | None, decimals: int = 1) -> str:

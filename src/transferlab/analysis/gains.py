@@ -6,8 +6,9 @@ from typing import Any
 
 from transferlab.analysis.arms import Arm, Cell
 from transferlab.analysis.figures import Curve, Panel, Scale, axis, bar, curves, mean_curve, strip
-from transferlab.analysis.formats import count, interval, p_value, points
-from transferlab.analysis.words import FLAGS, WORDS, metric_words, size_words, strategy_words
+from transferlab.analysis.formats import Unit, count, interval, p_value, points, unit_of
+from transferlab.analysis.terms import FLAGS
+from transferlab.analysis.words import metric_words, size_words, strategy_words, word_of
 from transferlab.records import Record
 
 GLYPHS = {
@@ -72,7 +73,7 @@ def verdict_rows(verdicts: Sequence[Record]) -> View:
     common = _common_flags(verdicts)
     return {
         "rows": [_verdict_row(verdict, scale, common) for verdict in verdicts],
-        "axis": axis(scale, "points against scratch"),
+        "axis": axis(scale, _axis_words(verdicts[0]), unit_of(verdicts[0]["metric"])),
         "caption": _caption(verdicts),
         "common": [FLAGS.get(flag, flag.replace("_", " ")) for flag in common],
     }
@@ -86,17 +87,19 @@ def replicate_rows(verdicts: Sequence[Record]) -> View:
         values = [float(value) for value in verdict["per_replicate_delta"]]
         if not values:
             continue
-        label = f"{verdict['arm']}: " + ", ".join(points(value) for value in values)
+        unit = unit_of(verdict["metric"])
+        label = f"{verdict['arm']}: " + ", ".join(points(value, unit=unit) for value in values)
         rows.append(
             {
                 "kind": verdict["verdict"],
                 "name": verdict["arm"],
                 "strip": strip(scale, verdict["delta_margin"], values, label),
-                "mean": points(verdict["delta"]),
-                "note": _spread(values),
+                "mean": points(verdict["delta"], unit=unit),
+                "note": _spread(values, unit),
             }
         )
-    return {"rows": rows, "axis": axis(scale, "points against scratch")}
+    words = _axis_words(verdicts[0])
+    return {"rows": rows, "axis": axis(scale, words, unit_of(verdicts[0]["metric"]))}
 
 
 def curve_panels(cell: Cell, verdicts: Mapping[str, Record]) -> list[View]:
@@ -139,9 +142,10 @@ def decomposition(verdicts: Sequence[Record]) -> list[list[str]]:
         if not parts or parts["source_value"] is None:
             continue
         row = [verdict["arm"]]
+        unit = unit_of(verdict["metric"])
         for part in (verdict, parts["source_value"], parts["freezing_cost"]):
             low, high = part["ci95"] or (None, None)
-            row += [points(part["delta"]), interval(low, high)]
+            row += [points(part["delta"], unit=unit), interval(low, high, unit=unit)]
         rows.append(row)
     return rows
 
@@ -168,26 +172,34 @@ def _row_flags(verdict: Record, common: Sequence[str]) -> list[str]:
 
 def _verdict_row(verdict: Record, scale: Scale, common: Sequence[str]) -> View:
     low, high = verdict["ci95"] or (None, None)
-    word = WORDS[verdict["verdict"]]
-    spoken = f"{verdict['arm']}: {word}, gain {points(verdict['delta'])}, {interval(low, high)}"
+    word, unit = word_of(verdict), unit_of(verdict["metric"])
+    gain, around = points(verdict["delta"], unit=unit), interval(low, high, unit=unit)
+    spoken = f"{verdict['arm']}: {word}, gain {gain}, {around}"
+    contrast = verdict.get("question") == "contrast"
     return {
         "kind": verdict["verdict"],
         "glyph": GLYPHS[verdict["verdict"]],
         "word": word,
-        "name": f"{strategy_words(verdict['strategy'])} from {verdict['source']}",
-        "id": verdict["arm"] if verdict["alike"] else None,
+        "name": verdict["arm"]
+        if contrast
+        else f"{strategy_words(verdict['strategy'])} from {verdict['source']}",
+        "id": verdict["arm"] if verdict["alike"] and not contrast else None,
         "bar": bar(scale, verdict["delta_margin"], verdict, spoken),
-        "gain": points(verdict["delta"]) if verdict["delta"] is not None else "",
-        "interval": interval(low, high) if verdict["ci95"] else "",
+        "gain": gain if verdict["delta"] is not None else "",
+        "interval": around if verdict["ci95"] else "",
         "p": "" if verdict["p_sign_holm"] is None else p_value(verdict["p_sign_holm"]),
         "sentence": verdict["sentence"],
         "flags": _row_flags(verdict, common),
     }
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], unit: Unit) -> str:
     better = sum(value > 0 for value in values)
-    return f"median {points(statistics.median(values))}, {better}/{len(values)} up"
+    return f"median {points(statistics.median(values), unit=unit)}, {better}/{len(values)} up"
+
+
+def _axis_words(verdict: Record) -> str:
+    return f"{unit_of(verdict['metric']).noun} against {verdict.get('against') or 'scratch'}"
 
 
 def _scale(verdicts: Sequence[Record]) -> Scale:
@@ -203,8 +215,12 @@ def _scale(verdicts: Sequence[Record]) -> Scale:
 
 def _caption(verdicts: Sequence[Record]) -> str:
     first = verdicts[0]
-    margin = f"{100 * first['delta_margin']:g}"
-    text = f"Points of test {metric_words(first['metric'])} against training from scratch."
+    unit = unit_of(first["metric"])
+    margin = f"{unit.scale * first['delta_margin']:g}"
+    other = first.get("against") or "scratch"
+    other = "training from scratch" if other == "scratch" else other
+    noun = unit.noun[0].upper() + unit.noun[1:]
+    text = f"{noun} of test {metric_words(first['metric'])} against {other}."
     text += " Thick bar: 95 % interval."
     if any(verdict["ci95_family"] for verdict in verdicts):
         text += f" Thin bar: the same, allowing for {_corrections(first)}."

@@ -1,6 +1,7 @@
 """Reads what a study left on disk: its declared family, its runs, and their test predictions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 from transferlab.errors import UserError
 from transferlab.records import FORMAT, Record, read_json
 
+PREDICTED = "predicted.json"
+"""The file that holds what was said of a study's sources before its arms were trained."""
 RUN_KEYS = ("run_id", "status", "purpose", "source", "target", "strategy", "seed", "metrics")
 STUDY_KEYS = ("name", "cells", "margin", "alpha", "seeds")
+COLUMNS = ("item_id", "split", "label", "prediction", "log_prob")
+FACT = "meta."
+"""What the names of columns begin with that say something about an image."""
 ARM_KEYS = ("id", "role", "source", "strategy", "runs")
 
 
@@ -27,6 +33,7 @@ class Study:
         runs: every readable run.json by run id, in the order of the ids.
         skipped: one sentence for each record that could not be read.
         unfinished: run folders that hold no run.json yet.
+        predicted: what was said of the sources before training; empty where nothing was.
     """
 
     directory: Path
@@ -35,6 +42,7 @@ class Study:
     runs: dict[str, Record]
     skipped: tuple[str, ...]
     unfinished: tuple[str, ...]
+    predicted: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Answers:
         correct: (M,) whether the prediction equals the label.
         log_prob: (M,) natural log of the probability given to the true class.
         groups: (M,) the group an item belongs to, None where items stand alone.
+        logits: (M, C) scores of all classes; None where they weren't asked for or kept.
+        facts: (M,) further columns by name: what a report tells groups of images apart by.
     """
 
     ids: NDArray[Any]
@@ -54,6 +64,8 @@ class Answers:
     correct: NDArray[np.bool_]
     log_prob: NDArray[np.float64]
     groups: NDArray[Any] | None
+    logits: NDArray[np.float32] | None = None
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def load_study(directory: Path) -> Study:
@@ -74,28 +86,45 @@ def load_study(directory: Path) -> Study:
         runs,
         tuple(skipped),
         tuple(unfinished),
+        _predicted(directory),
     )
 
 
-def read_test_items(directory: Path, run_id: str) -> Answers:
-    """Read the test rows of one run's predictions.parquet, sorted by item.
+def read_items(
+    directory: Path,
+    run_id: str,
+    *,
+    split: str = "test",
+    logits: bool = False,
+    file: str = "predictions.parquet",
+) -> Answers:
+    """Read one split's rows of a run's predictions, sorted by item.
+
+    Args:
+        directory: of the study.
+        run_id: of the run.
+        split: ``test`` or ``validation``.
+        logits: whether the scores of all classes are wanted, which are most of the file.
+        file: of the run's folder; further test sets have files of their own.
 
     Raises:
-        ValueError: the file is missing, damaged, or holds no test rows.
+        ValueError: the file is missing, damaged, or holds no rows of that split.
     """
-    path = directory / "runs" / run_id / "predictions.parquet"
+    path = directory / "runs" / run_id / file
     try:
-        columns = ["item_id", "split", "label", "prediction", "log_prob"]
-        grouped = "group" in parquet.read_schema(path).names
-        table = parquet.read_table(path, columns=columns + ["group"] * grouped)
+        there = parquet.read_schema(path).names
+        wanted = [*COLUMNS, "group", *(["logits"] if logits else [])]
+        facts = [name for name in there if name.startswith(FACT)]
+        kept = [name for name in wanted if name in there or name in COLUMNS]
+        table = parquet.read_table(path, columns=[*kept, *facts])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} could not be read ({_brief(error)}).") from error
     columns_by_name = {
         name: table[name].to_numpy() for name in table.column_names if name != "split"
     }
-    rows = np.flatnonzero(table["split"].to_numpy() == "test")
+    rows = np.flatnonzero(table["split"].to_numpy() == split)
     if len(rows) == 0:
-        raise ValueError(f"{path} holds no rows of the test split.")
+        raise ValueError(f"{path} holds no rows of the {split} split.")
     rows = rows[np.argsort(columns_by_name["item_id"][rows], kind="stable")]
     at = {name: column[rows] for name, column in columns_by_name.items()}
     return Answers(
@@ -104,6 +133,8 @@ def read_test_items(directory: Path, run_id: str) -> Answers:
         correct=np.asarray(at["label"] == at["prediction"], dtype=np.bool_),
         log_prob=np.asarray(at["log_prob"], dtype=np.float64),
         groups=_groups(at["item_id"], at.get("group")),
+        logits=np.stack(at["logits"]) if "logits" in at else None,
+        facts={name.removeprefix(FACT): at[name].astype(str) for name in facts},
     )
 
 
@@ -161,6 +192,17 @@ def _header(directory: Path) -> Record | None:
             f"{FORMAT}. Install the version that wrote it."
         )
     return dict(header)
+
+
+def _predicted(directory: Path) -> tuple[Record, ...]:
+    path = directory / PREDICTED
+    try:
+        return tuple(read_json(path)["predictions"]) if path.exists() else ()
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} can't be read ({_brief(error)}). Remove it: what was predicted is lost, the "
+            "verdicts are not."
+        ) from error
 
 
 def _runs(directory: Path) -> tuple[dict[str, Record], list[str], list[str]]:

@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transferlab.analysis.load import Answers
 from transferlab.analysis.pairs import Pairs
+from transferlab.analysis.scores import compare_answers, run_scores
 from transferlab.records import Record
-from transferlab.stats.crossed import Comparison, compare
+from transferlab.stats.crossed import Comparison
 from transferlab.stats.decision import p_values
 from transferlab.stats.metrics import relative_error_reduction
 from transferlab.stats.verdict import Verdict, adjust, interval
 
 Floats = NDArray[np.float64]
 
+ERRORS = ("accuracy", "macro_recall")
+"""Metrics whose distance from 1 is a share of errors."""
 UNMEASURED: Record = {
     **dict.fromkeys(("delta", "ci95", "ci95_family", "run_part_A", "test_part_B")),
     **dict.fromkeys(("p_sign", "p_equiv", "p_sign_holm", "p_equiv_holm", "seeds_needed")),
@@ -31,11 +35,12 @@ class Rule:
     """How a family is judged.
 
     Attributes:
-        metric: ``accuracy`` or ``macro_recall``.
-        margin: the largest difference that doesn't matter, as a share.
+        metric: one of ``scores.METRICS``.
+        margin: the largest difference that doesn't matter, in the metric's unit.
         alpha: the level held over the family and over all looks.
         looks: how many looks are planned.
-        members: how many transfer arms the family declares.
+        members: how many comparisons the family declares.
+        scope: what the claim is about, ``this_pool`` or ``new_target_data``.
     """
 
     metric: str
@@ -43,24 +48,20 @@ class Rule:
     alpha: float
     looks: int
     members: int
+    scope: str = "this_pool"
 
 
 def measure(pairs: Pairs, rule: Rule) -> Comparison:
     """The paired difference of two arms in the metric that the study declares."""
-    return _compare(*pairs.correct(), pairs, rule)
+    return _compare(pairs.transfer, pairs.scratch, pairs, rule)
 
 
 def measure_imputed(pairs: Pairs, rule: Rule) -> Comparison | None:
     """The same with every diverged run at chance level; None where none diverged."""
     if not pairs.halves:
         return None
-    chance = np.full(pairs.n_items, 1 / pairs.n_classes)
-    sides = []
-    for side, complete in enumerate(pairs.correct()):
-        halves = [half[side] for half in pairs.halves]
-        rows = [chance if half is None else half.correct for half in halves]
-        sides.append(np.vstack([complete.astype(np.float64), *rows]))
-    return _compare(sides[0], sides[1], pairs, rule)
+    transfer, scratch = zip(*pairs.halves, strict=True)
+    return _compare((*pairs.transfer, *transfer), (*pairs.scratch, *scratch), pairs, rule)
 
 
 def judge_family(comparisons: Sequence[Comparison | None], rule: Rule) -> list[Verdict | None]:
@@ -81,6 +82,7 @@ def numbers(pairs: Pairs, verdict: Verdict, rule: Rule) -> Record:
         "delta": verdict.delta,
         "ci95": _bounds(verdict.ci95),
         "ci95_family": _bounds(verdict.ci_family),
+        "rho": verdict.rho,
         "run_part_A": _number(verdict.run_part),
         "test_part_B": _number(verdict.test_part),
         "p_sign": _number(verdict.unadjusted.sign),
@@ -91,7 +93,7 @@ def numbers(pairs: Pairs, verdict: Verdict, rule: Rule) -> Record:
         "per_replicate_delta": gains,
         "median_delta": float(np.median(gains)),
         "rel_error_reduction": _error_reduction(pairs, rule),
-        "delta_logloss": _logloss(pairs),
+        "delta_logloss": _logloss(pairs, rule),
         "seeds_needed": {
             key: _number(value) if isinstance(value, float) else value
             for key, value in asdict(verdict.seeds_needed).items()
@@ -111,42 +113,44 @@ def part(comparison: Comparison, rule: Rule) -> Record:
 
 def gains_by_replicate(pairs: Pairs, rule: Rule) -> list[float]:
     """(n,) each replicate's gain in the declared metric."""
-    transfer, scratch = (_scores(side, pairs, rule) for side in pairs.correct())
-    return [float(gain) for gain in transfer - scratch]
+    gains = run_scores(pairs.transfer, rule.metric) - run_scores(pairs.scratch, rule.metric)
+    return [float(gain) for gain in gains]
 
 
 def _compare(
-    transfer: NDArray[np.generic], scratch: NDArray[np.generic], pairs: Pairs, rule: Rule
+    transfer: Sequence[Answers | None],
+    scratch: Sequence[Answers | None],
+    pairs: Pairs,
+    rule: Rule,
 ) -> Comparison:
-    classes = pairs.classes() if rule.metric == "macro_recall" else None
-    return compare(transfer, scratch, clusters=pairs.clusters(), classes=classes)
-
-
-def _scores(correct: NDArray[np.bool_], pairs: Pairs, rule: Rule) -> Floats:
-    """(n,) every run's score: items weigh the same, or classes do."""
-    weights = np.ones(pairs.n_items)
-    if rule.metric == "macro_recall":
-        classes = pairs.classes()
-        weights = 1 / np.bincount(classes)[classes]
-    scores: Floats = correct @ (weights / weights.sum())
-    return scores
+    return compare_answers(
+        transfer,
+        scratch,
+        rule.metric,
+        n_classes=pairs.n_classes,
+        clusters=pairs.clusters(),
+        rho=pairs.rho if rule.scope == "new_target_data" else 0.0,
+    )
 
 
 def _error_reduction(pairs: Pairs, rule: Rule) -> Record | None:
     """Share of scratch's errors that transfer removes; None where an arm made none."""
-    errors = [np.clip(1 - _scores(side, pairs, rule), 0, 1) for side in pairs.correct()]
+    metric = rule.metric if rule.metric in ERRORS else "accuracy"
+    sides = (pairs.transfer, pairs.scratch)
+    errors = [np.clip(1 - run_scores(side, metric), 0, 1) for side in sides]
     found = relative_error_reduction(errors[0], errors[1])
     value = _number(found.value)
     return None if value is None else {"value": value, "ci95": _bounds((found.low, found.high))}
 
 
-def _logloss(pairs: Pairs) -> Record | None:
+def _logloss(pairs: Pairs, rule: Rule) -> Record | None:
     """Log-loss of transfer minus that of scratch, in nats: below 0 is better."""
-    transfer, scratch = pairs.log_prob()
-    if not (np.isfinite(transfer).all() and np.isfinite(scratch).all()):
+    everything = [one.log_prob for one in (*pairs.transfer, *pairs.scratch)]
+    if not all(np.isfinite(values).all() for values in everything):
         return None
-    found = compare(-transfer, -scratch, clusters=pairs.clusters())
-    return {"value": found.delta, "ci95": _bounds(interval(found, 0.05))}
+    gain = _compare(pairs.transfer, pairs.scratch, pairs, replace(rule, metric="log_loss"))
+    low, high = interval(gain, 0.05)
+    return {"value": -gain.delta, "ci95": _bounds((-high, -low))}
 
 
 def _bounds(bounds: tuple[float, float]) -> list[float] | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from transferlab.analysis.arms import Arm
-from transferlab.analysis.load import Answers, read_test_items
+from transferlab.analysis.load import Answers, read_items
 from transferlab.records import Record
 
 SIDES = ("transfer", "scratch")
@@ -20,10 +20,18 @@ ENOUGH = 0.8
 
 
 class Predictions:
-    """Reads each run's test answers once, and remembers which could not be read."""
+    """Reads each run's test answers once, and remembers which could not be read.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    Args:
+        directory: of the study.
+        logits: whether the scores of all classes are wanted.
+        file: of the runs' folders.
+    """
+
+    def __init__(
+        self, directory: Path, *, logits: bool = False, file: str = "predictions.parquet"
+    ) -> None:
+        self.directory, self.logits, self._file = directory, logits, file
         self.unreadable: list[str] = []
         self._read: dict[str, Answers | None] = {}
         self._first: Answers | None = None
@@ -33,7 +41,9 @@ class Predictions:
         run_id = str(run["run_id"])
         if run_id not in self._read:
             try:
-                self._read[run_id] = self._shared(read_test_items(self.directory, run_id))
+                self._read[run_id] = self._shared(
+                    read_items(self.directory, run_id, logits=self.logits, file=self._file)
+                )
             except ValueError as error:
                 self.unreadable.append(str(error))
                 self._read[run_id] = None
@@ -66,6 +76,8 @@ class Pairs:
             the side that diverged.
         failures: counts for both arms, and Fisher's exact p for their difference.
         n_classes: classes that a guess would choose among.
+        rho: share of the pool that a replicate's subset takes, the largest of them; 1 where the
+            records don't say, since no claim about new data follows from that.
     """
 
     seeds: tuple[int, ...]
@@ -75,28 +87,22 @@ class Pairs:
     halves: tuple[tuple[Answers | None, Answers | None], ...]
     failures: Record
     n_classes: int
+    rho: float = 1.0
 
     @property
     def n_items(self) -> int:
         """Test items M."""
         return len(self.scratch[0].ids)
 
-    def correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(n, M) right or wrong, for both arms."""
-        return _stack(self.transfer, "correct"), _stack(self.scratch, "correct")
-
-    def log_prob(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(n, M) log probability of the true class, for both arms."""
-        return _stack(self.transfer, "log_prob"), _stack(self.scratch, "log_prob")
+    @property
+    def with_logits(self) -> bool:
+        """Whether every answer has the scores of all classes."""
+        return all(one.logits is not None for one in (*self.transfer, *self.scratch))
 
     def clusters(self) -> NDArray[np.int64] | None:
         """(M,) group numbers where the target binds items into groups, else None."""
         groups = self.scratch[0].groups
         return None if groups is None else codes(groups)
-
-    def classes(self) -> NDArray[np.int64]:
-        """(M,) class numbers of the test items."""
-        return codes(self.scratch[0].labels)
 
     def enough(self) -> bool:
         """Whether at least 80 % of the planned pairs are complete."""
@@ -130,6 +136,7 @@ def pair(arm: Arm, other: Arm, planned: Sequence[int], predictions: Predictions)
         tuple(halves),
         _failures(arm, other, planned),
         _n_classes(arm),
+        _rho(arm),
     )
 
 
@@ -140,6 +147,15 @@ def _answers(side: Arm, seed: int, predictions: Predictions) -> Answers | None:
 
 def _ended(side: Arm, seed: int) -> bool:
     return seed in side.done() or seed in side.diverged()
+
+
+def _rho(arm: Arm) -> float:
+    shares = [
+        int(run["n_train"]) / int(run["n_pool"])
+        for run in arm.runs.values()
+        if run.get("n_train") and run.get("n_pool")
+    ]
+    return max(shares, default=1.0)
 
 
 def _n_classes(arm: Arm) -> int:
@@ -169,7 +185,3 @@ def _failures(arm: Arm, other: Arm, planned: Sequence[int]) -> Record:
     table = np.array([[counts[name][key] for key in ("diverged", "done")] for name in SIDES])
     counts["fisher_p"] = float(fisher_exact(table).pvalue) if table.any() else None
     return counts
-
-
-def _stack(answers: Sequence[Answers], field: str) -> NDArray[Any]:
-    return np.stack([getattr(answer, field) for answer in answers])

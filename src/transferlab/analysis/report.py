@@ -8,49 +8,19 @@ import jinja2
 from transferlab.analysis import facts, gains
 from transferlab.analysis.arms import Cell
 from transferlab.analysis.formats import count, percent, short
+from transferlab.analysis.further import decomposition, further_tables, of_cell, whole_tables
 from transferlab.analysis.load import Study
+from transferlab.analysis.sections import SECTIONS, cell_tables
 from transferlab.analysis.singles import ADVICE, in_reading_order
-from transferlab.analysis.words import (
-    FLAGS,
-    REASONS,
-    metric_words,
-    scope_words,
-    size_words,
-    summary,
-)
+from transferlab.analysis.terms import FLAGS, REASONS
+from transferlab.analysis.verdicts import Judged
+from transferlab.analysis.words import metric_words, scope_words, size_words, summary
 from transferlab.records import Record
 
-SECTIONS = (
-    {
-        "id": "baselines",
-        "title": "Baselines",
-        "lead": "What needs no deep network, beside every arm's test score, best first. An arm "
-        "below one of these has learned little that matters.",
-    },
-    {
-        "id": "cost",
-        "title": "Cost",
-        "lead": "What a mean run of every arm takes. The source's own pretraining is not in these "
-        "figures: it is made once, shared, and recorded with the source run.",
-    },
-    {
-        "id": "overfitting",
-        "title": "Overfitting",
-        "lead": "Scores in percent, means over replicates. The wider train minus test, the more an "
-        "arm remembers its training images instead of learning from them.",
-    },
-    {
-        "id": "compared",
-        "title": "What was compared with what",
-        "lead": "Equal chances: every arm gets the same trials, steps, images and preprocessing. "
-        "What differs is in the first table of each cell, what is shared below it. An arm whose "
-        "runs choose among sets of weights on validation has more than one trial in a run.",
-    },
-)
 
-
-def report_html(study: Study, cells: Sequence[Cell], verdicts: Sequence[Record]) -> str:
+def report_html(study: Study, cells: Sequence[Cell], judged: Judged) -> str:
     """The whole page; the same records give the same text."""
+    verdicts = judged.strategies
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("transferlab.analysis", "."),
         autoescape=True,
@@ -58,7 +28,7 @@ def report_html(study: Study, cells: Sequence[Cell], verdicts: Sequence[Record])
         keep_trailing_newline=True,
     )
     failed = facts.failures(study)
-    views = [_cell_view(cell, verdicts) for cell in cells]
+    views = [_cell_view(study, cell, judged) for cell in cells]
     return environment.get_template("report.html.j2").render(
         name=str(study.header["name"]),
         declared=study.declared,
@@ -66,8 +36,9 @@ def report_html(study: Study, cells: Sequence[Cell], verdicts: Sequence[Record])
         about=_about(study),
         cells=views,
         sections=[part for part in SECTIONS if any(view[part["id"]] for view in views)],
+        whole=whole_tables(study, judged),
         runs=None if study.declared else runs_table(study),
-        explained=_explained(verdicts),
+        explained=_explained(judged),
         failures=failed,
         failures_lead=_failures_lead(study, failed),
         skipped=study.skipped,
@@ -88,8 +59,8 @@ def runs_table(study: Study) -> facts.Table:
     return facts.Table(head, rows, words=6, note="Scores in percent.")
 
 
-def _cell_view(cell: Cell, verdicts: Sequence[Record]) -> dict[str, Any]:
-    own = [verdict for verdict in verdicts if verdict["cell"] == cell.id]
+def _cell_view(study: Study, cell: Cell, judged: Judged) -> dict[str, Any]:
+    own = of_cell(judged.strategies, cell)
     split = gains.decomposition(own)
     measured = any(verdict["per_replicate_delta"] for verdict in own)
     return {
@@ -97,25 +68,12 @@ def _cell_view(cell: Cell, verdicts: Sequence[Record]) -> dict[str, Any]:
         "subtitle": gains.subtitle(cell),
         "verdicts": gains.verdict_rows(own) if own else None,
         "replicates": gains.replicate_rows(own) if measured else None,
-        "decomposition": _decomposition(split) if split else None,
+        "decomposition": decomposition(split) if split else None,
+        "further": further_tables(cell, judged),
         "curves": gains.curve_panels(cell, {verdict["arm"]: verdict for verdict in own}),
-        "cost": _if_rows(facts.costs(cell)),
-        "overfitting": _if_rows(facts.overfitting(cell)),
-        "baselines": _if_rows(facts.baselines(cell)),
-        "compared": _if_rows(facts.compared(cell)),
         "shared": facts.shared(cell),
+        **cell_tables(study, cell, own),
     }
-
-
-def _if_rows(table: facts.Table) -> facts.Table | None:
-    return table if table.rows else None
-
-
-def _decomposition(rows: Sequence[Sequence[str]]) -> facts.Table:
-    head = ["arm", "gain", "95 % interval", "source against random weights", "95 % interval"]
-    head += ["freezing against scratch", "95 % interval"]
-    note = "Gain = what the source adds to frozen random weights + what freezing costs by itself."
-    return facts.Table(head, rows, note=note)
 
 
 def _lead(study: Study, verdicts: Sequence[Record]) -> str:
@@ -146,7 +104,8 @@ def _about(study: Study) -> list[str]:
     return lines
 
 
-def _explained(verdicts: Sequence[Record]) -> list[tuple[str, str]]:
+def _explained(judged: Judged) -> list[tuple[str, str]]:
+    verdicts = [*judged.strategies, *judged.sources, *judged.parts, *judged.elsewhere]
     used = {flag for verdict in verdicts for flag in verdict["flags"]}
     reasons = {verdict["reason"] for verdict in verdicts if verdict["reason"]}
     texts: Mapping[str, str] = {**FLAGS, **REASONS}

@@ -5,10 +5,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from transferlab.analysis.formats import count, interval, p_value, percent, points, ratio, short
+from transferlab.analysis.formats import (
+    count,
+    interval,
+    p_value,
+    percent,
+    points,
+    ratio,
+    short,
+    unit_of,
+)
 from transferlab.analysis.gains import GLYPHS
 from transferlab.analysis.judge import Judgement
-from transferlab.analysis.words import WORDS
+from transferlab.analysis.words import word_of
 from transferlab.records import Record
 
 WIDTH = 100
@@ -23,7 +32,8 @@ def show(judgement: Judgement, console: Console | None = None) -> None:
     narrow = min(console.width, WIDTH)
     if judgement.declared:
         console.print(verdict_table(judgement), width=narrow)
-        for note in sorted({_note(verdict) for verdict in judgement.verdicts} - {""}):
+        notes = sorted({_note(verdict) for verdict in judgement.verdicts} - {""})
+        for note in [*notes, *(record["sentence"] for record in judgement.further)]:
             console.print(f"  {escape(note)}", width=narrow, highlight=False)
     else:
         console.print(runs_table(judgement), width=narrow)
@@ -37,7 +47,10 @@ def verdict_table(judgement: Judgement) -> Table:
     """Verdict, source, strategy, size, gain, interval, p and cost of every comparison."""
     targets = {str(verdict["target"]) for verdict in judgement.verdicts}
     only = f" on {next(iter(targets))}" if len(targets) == 1 else ""
-    table = _table(f"{judgement.name}: gain over scratch{only}, in points at equal steps")
+    nouns = {unit_of(verdict["metric"]).noun for verdict in judgement.verdicts}
+    noun = f", in {next(iter(nouns))}" if len(nouns) == 1 else ""
+    against = f"against {judgement.baseline}" if judgement.baseline else "over scratch"
+    table = _table(f"{judgement.name}: gain {against}{only}{noun}")
     table.add_column("verdict", min_width=11)
     for column in ("source", "strategy", "size" if only else "target"):
         table.add_column(column, overflow="fold", min_width=6)
@@ -79,16 +92,16 @@ def _table(title: str) -> Table:
 
 def _cells(verdict: Record, *, size_only: bool) -> list[str | Text]:
     low, high = verdict["ci95"] or (None, None)
-    kind = verdict["verdict"]
-    word = Text(f"{GLYPHS[kind]} {WORDS[kind]}", style=STYLES.get(kind, ""))
+    kind, unit = verdict["verdict"], unit_of(verdict["metric"])
+    word = Text(f"{GLYPHS[kind]} {word_of(verdict)}", style=STYLES.get(kind, ""))
     strategy = verdict["arm"] if verdict["alike"] else verdict["strategy"]
     return [
         word,
         Text(str(verdict["source"])),
         Text(str(strategy)),
         Text(_size(verdict) if size_only else f"{verdict['target']} {_size(verdict)}"),
-        points(verdict["delta"]),
-        interval(low, high),
+        points(verdict["delta"], unit=unit),
+        interval(low, high, unit=unit),
         p_value(verdict["p_sign_holm"]),
         ratio((verdict["cost"] or {}).get("ratio")),
     ]
@@ -106,5 +119,5 @@ def _note(verdict: Record) -> str:
     """A reason that holds for a row, said once under the table."""
     if not verdict["reason"] or verdict["verdict"] in ("positive", "negative", "equivalent"):
         return ""
-    rows = f"{WORDS[verdict['verdict']]}, {verdict['reason'].replace('_', ' ')}"
+    rows = f"{word_of(verdict)}, {verdict['reason'].replace('_', ' ')}"
     return f"{rows}: {verdict['reason_words']}."

@@ -1,60 +1,99 @@
-"""The verdict record of every transfer arm of a study."""
+"""The families of a study: strategies, sources and parts of sources, each judged as one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from transferlab.analysis.arms import Arm, Cell, look_of, obstacle
-from transferlab.analysis.blame import apportion
-from transferlab.analysis.facts import cost_ratio, mean_of
-from transferlab.analysis.gains import extras_of
+from transferlab.analysis.arms import Arm, Cell, look_of
+from transferlab.analysis.blame import apportion, with_source
+from transferlab.analysis.contests import Ring, judge_contests
 from transferlab.analysis.load import Study
-from transferlab.analysis.measure import (
-    UNMEASURED,
-    Rule,
-    judge_family,
-    measure,
-    measure_imputed,
-    numbers,
-)
-from transferlab.analysis.pairs import Pairs, Predictions, pair
-from transferlab.analysis.words import reason_words, sentence
+from transferlab.analysis.measure import Rule
+from transferlab.analysis.pairs import Predictions
+from transferlab.analysis.scores import METRICS, NEED_LOGITS
+from transferlab.analysis.selection import best_of_sources
+from transferlab.analysis.sizes import curves_over_sizes, size_records
+from transferlab.analysis.words import sentence
+from transferlab.errors import UserError, nearest
 from transferlab.records import Record, sha256_record
-from transferlab.stats.crossed import Comparison
-from transferlab.stats.verdict import PLENTY, Verdict
-
-FORBIDDEN = {
-    "unstable_arm": ("positive", "negative", "equivalent"),
-    "untuned": ("positive", "negative"),
-    "rate_at_edge": ("positive", "negative"),
-}
-"""Reasons under which a comparison is measured, and the words they forbid."""
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One transfer arm against scratch: either measured, or the reason why not."""
+class Judged:
+    """Verdict records by what they ask.
 
-    arm: Arm
-    scratch: Arm | None
-    obstacle: str | None
-    pairs: Pairs | None
-    found: Comparison | None
-
-
-def judge_cells(study: Study, cells: Sequence[Cell]) -> tuple[list[Record], list[str]]:
-    """Judge every transfer arm of every cell.
-
-    Returns:
-        The verdict records in the order of study.json, and a sentence for each file of
-        predictions that could not be read.
+    Attributes:
+        strategies: one for each transfer arm of each cell, against scratch.
+        sources: one for each source with several strategies: the best of them on validation.
+        parts: one for each part of a composed source: with it against without it.
+        elsewhere: one for each transfer arm on each further test set, against scratch.
+        sizes: one for each arm over the sizes of a target.
+        unreadable: a sentence for each file of predictions that could not be read.
     """
-    predictions = Predictions(study.directory)
-    records = [record for cell in cells for record in _judge_cell(study, cell, predictions)]
-    return records, predictions.unreadable
+
+    strategies: list[Record]
+    sources: list[Record]
+    parts: list[Record]
+    elsewhere: list[Record]
+    sizes: list[Record]
+    unreadable: list[str]
 
 
-def _judge_cell(study: Study, cell: Cell, predictions: Predictions) -> list[Record]:
-    arms = cell.of_role("transfer")
+def judge_cells(study: Study, cells: Sequence[Cell]) -> Judged:
+    """Judge every declared family of every cell, in the order of study.json."""
+    predictions = _predictions(study, cells)
+    judged = Judged([], [], [], [], [], predictions.unreadable)
+    for cell in cells:
+        ring = _ring(study, cell, predictions)
+        sources = judge_contests(
+            ring,
+            [(arm, cell.scratch()) for arm in best_of_sources(cell, ring.rule.metric)],
+            "source",
+        )
+        judged.sources.extend(map(_finished, sources))
+        judged.strategies.extend(_judge_strategies(ring, judged.sources))
+        for of in cell.of_role("transfer"):
+            judged.parts.extend(map(_finished, _judge_parts(ring, of)))
+        predictions.forget()
+        judged.elsewhere.extend(_judge_elsewhere(ring))
+    _label_budgets(cells, judged.strategies)
+    judged.sizes.extend(size_records(curves_over_sizes(cells, judged.strategies)))
+    return judged
+
+
+def nothing_judged() -> Judged:
+    """What a folder without declared families comes to."""
+    return Judged([], [], [], [], [], [])
+
+
+def judge_against(study: Study, cells: Sequence[Cell], baseline: str) -> list[Record]:
+    """Judge every other arm of each cell against one arm, as a family of its own.
+
+    Raises:
+        UserError: no cell has an arm of that name.
+    """
+    names = list(dict.fromkeys(arm.id for cell in cells for arm in cell.arms))
+    if baseline not in names:
+        raise UserError(
+            f"--baseline {baseline!r}: no arm of this study ({nearest(baseline, names)})."
+        )
+    predictions = _predictions(study, cells)
+    records: list[Record] = []
+    for cell in cells:
+        other = cell.arm(baseline)
+        if other is not None:
+            ring = _ring(study, cell, predictions)
+            sides = [(arm, other) for arm in cell.arms if arm is not other]
+            records += map(_finished, judge_contests(ring, sides, "contrast"))
+        predictions.forget()
+    return records
+
+
+def _predictions(study: Study, cells: Sequence[Cell]) -> Predictions:
+    needed = any(_metric(study, cell) in NEED_LOGITS for cell in cells)
+    return Predictions(study.directory, logits=needed)
+
+
+def _ring(study: Study, cell: Cell, predictions: Predictions) -> Ring:
     index, seeds = look_of(cell, study.header)
     looks = len(study.header.get("looks") or [0])
     rule = Rule(
@@ -62,213 +101,85 @@ def _judge_cell(study: Study, cell: Cell, predictions: Predictions) -> list[Reco
         margin=float(study.header["margin"]),
         alpha=float(study.header["alpha"]),
         looks=looks,
-        members=len(arms),
+        members=1,
+        scope=str(study.header.get("scope") or "this_pool"),
     )
-    planned = [int(seed) for seed in study.header["seeds"][:seeds]]
-    tuned = bool(study.header.get("tuned"))
-    contests = [_contest(arm, cell.scratch(), planned, predictions, rule, tuned) for arm in arms]
-    judged = judge_family([contest.found for contest in contests], rule)
-    imputed = _imputed(contests, rule)
     look = {"index": index + 1, "of": looks, "seeds": seeds, "alpha": rule.alpha / looks}
-    records = []
-    for contest, verdict, other in zip(contests, judged, imputed, strict=True):
-        record = _identity(study, cell, contest, rule) | {"look": look}
-        record |= _evidence(contest, verdict, rule) | {"sensitivity": other}
-        record |= _outcome(contest, verdict, other, tuned=tuned, scope=record["scope_declared"])
+    planned = tuple(int(seed) for seed in study.header["seeds"][:seeds])
+    return Ring(study, cell, rule, planned, look, bool(study.header.get("tuned")), predictions)
+
+
+def _judge_strategies(ring: Ring, sources: Sequence[Record]) -> list[Record]:
+    cell, arms = ring.cell, ring.cell.of_role("transfer")
+    records = judge_contests(ring, [(arm, cell.scratch()) for arm in arms], "strategy")
+    for arm, record in zip(arms, records, strict=True):
         record["control"], record["blame"] = apportion(
-            cell, contest.arm, record["verdict"], planned, predictions, rule
+            cell, arm, record["verdict"], ring.planned, ring.predictions, ring.rule
         )
         if record["blame"] and record["control"] and record["control"]["rate_at_edge"]:
             record["flags"].append("control_at_edge")
-        record["sentence"] = sentence(record)
-        record["card_hash"] = sha256_record(record)
-        records.append(record)
-    predictions.forget()
+        best = [r for r in sources if r["cell"] == cell.id and r["source"] == record["source"]]
+        record["blame"] = with_source(record["blame"], best[0] if best else None)
+        _finished(record)
     return records
 
 
-def _imputed(contests: Sequence[Contest], rule: Rule) -> list[Record | None]:
-    """The family judged again with diverged runs at chance level, where any diverged."""
-    changed = [
-        measure_imputed(contest.pairs, rule) if contest.pairs and contest.found else None
-        for contest in contests
+def _judge_parts(ring: Ring, of: Arm) -> list[Record]:
+    """What each part of a composed source adds: the whole against the whole without it."""
+    without = [arm for arm in ring.cell.of_role("ablation") if arm.declared.get("of") == of.id]
+    sides: list[tuple[Arm, Arm | None]] = [
+        (Arm({**of.declared, "part": arm.declared["without"]}, of.runs), arm) for arm in without
     ]
-    family = [other or contest.found for other, contest in zip(changed, contests, strict=True)]
-    judged = judge_family(family, rule)
-    return [
-        None
-        if other is None or verdict is None
-        else {
-            "n_pairs": verdict.n_pairs,
-            "delta": verdict.delta,
-            "ci95": list(verdict.ci95),
-            "verdict": verdict.verdict,
-        }
-        for other, verdict in zip(changed, judged, strict=True)
-    ]
+    return judge_contests(ring, sides, "part") if sides else []
+
+
+def _judge_elsewhere(ring: Ring) -> list[Record]:
+    """The transfer arms on every further test set: each set is a family of its own."""
+    cell, arms = ring.cell, ring.cell.of_role("transfer")
+    tested = {
+        name
+        for arm in cell.arms
+        for run in arm.runs.values()
+        for name in (run["metrics"].get("also_test") or {})
+    }
+    records: list[Record] = []
+    for name in sorted(tested):
+        file = f"predictions-{name}.parquet"
+        reader = Predictions(ring.study.directory, logits=ring.predictions.logits, file=file)
+        there = replace(ring, predictions=reader, test_set=name)
+        sides = [(arm, cell.scratch()) for arm in arms]
+        records += map(_finished, judge_contests(there, sides, "strategy"))
+        ring.predictions.unreadable.extend(reader.unreadable)
+    return records
+
+
+def _finished(record: Record) -> Record:
+    record["sentence"] = sentence(record)
+    return _sealed(record)
+
+
+def _sealed(record: Record) -> Record:
+    record.pop("card_hash", None)
+    record["card_hash"] = sha256_record(record)
+    return record
 
 
 def _metric(study: Study, cell: Cell) -> str:
     """The metric declared for the cell, else for the study, else what its runs chose."""
-    known = ("accuracy", "macro_recall")
     stated = (cell.declared.get("metric"), study.header.get("metric"), cell.first("metric"))
-    return next((str(metric) for metric in stated if metric in known), "accuracy")
+    return next((str(metric) for metric in stated if metric in METRICS), "accuracy")
 
 
-def _contest(
-    arm: Arm,
-    scratch: Arm | None,
-    planned: Sequence[int],
-    predictions: Predictions,
-    rule: Rule,
-    tuned: bool,
-) -> Contest:
-    reason = obstacle(arm, scratch, tuned=tuned)
-    if reason or scratch is None:
-        return Contest(arm, scratch, reason, None, None)
-    pairs = pair(arm, scratch, planned, predictions)
-    if pairs is None:
-        return Contest(arm, scratch, "different_test_items", None, None)
-    return Contest(arm, scratch, None, pairs, measure(pairs, rule) if pairs.seeds else None)
-
-
-def _identity(study: Study, cell: Cell, contest: Contest, rule: Rule) -> Record:
-    """What was compared: the tuple without which a verdict means nothing."""
-    arm, scratch = contest.arm, contest.scratch
-    run: Mapping[str, object] = next(iter(arm.runs.values()), {})
-    others = [other.declared for other in cell.of_role("transfer") if other is not arm]
-    same = [(other["source"], other["strategy"]) for other in others]
-    return {
-        "cell": cell.id,
-        "cell_extras": extras_of(cell),
-        "arm": arm.id,
-        "alike": (arm.declared["source"], arm.declared["strategy"]) in same,
-        "source": arm.declared["source"],
-        "source_ids": sorted({str(one.get("source_id")) for one in arm.runs.values()}),
-        "target": cell.declared.get("target") or cell.first("target"),
-        "strategy": arm.declared["strategy"],
-        "backbone": cell.declared.get("backbone") or cell.first("backbone"),
-        "head": run.get("head"),
-        **cell.size(),
-        "budget": {"steps": cell.first("budget_steps"), "kind": "equal"},
-        "metric": rule.metric,
-        "delta_margin": rule.margin,
-        "alpha": rule.alpha,
-        # The interval covers replicates from this pool; a wider claim is flagged, never made.
-        "scope": "this_pool",
-        "scope_declared": str(study.header.get("scope") or "this_pool"),
-        "rho": 0.0,
-        "test": {"M": cell.first("n_test"), "ids_sha256": cell.first("test_ids_sha256")},
-        "trials": {"transfer": arm.trials, "scratch": scratch.trials if scratch else None},
-        "hp": {"transfer": arm.settings, "scratch": scratch.settings if scratch else None},
-        "tuning_seeds": sorted({*arm.tuning.get("seeds", [])}),
-        "family": {"id": cell.id, "m": rule.members},
-        "cost": _cost(arm, scratch),
-    }
-
-
-def _cost(arm: Arm, scratch: Arm | None) -> Record:
-    def seconds(run: Record) -> float | None:
-        return (run.get("cost") or {}).get("fit_seconds")
-
-    return {
-        "fit_seconds": {"transfer": mean_of(arm, seconds), "scratch": mean_of(scratch, seconds)},
-        "ratio": cost_ratio(arm, scratch),
-    }
-
-
-def _evidence(contest: Contest, verdict: Verdict | None, rule: Rule) -> Record:
-    """The pairs behind a verdict and what they came to."""
-    pairs = contest.pairs
-    empty = dict.fromkeys(("planned", "done", "diverged", "missing"))
-    keys = [
-        {"seed": seed, "split_sha256": contest.arm.runs[seed].get("split_sha256")}
-        for seed in (pairs.seeds if pairs else ())
-    ]
-    return {
-        "n_pairs": len(keys),
-        "n_items": verdict.n_items if verdict else None,  # groups where the target binds images
-        "replicate_keys": keys,
-        "failures": pairs.failures
-        if pairs
-        else {"transfer": empty, "scratch": empty, "fisher_p": None},
-        **(numbers(pairs, verdict, rule) if pairs and verdict else UNMEASURED),
-    }
-
-
-def _outcome(
-    contest: Contest, verdict: Verdict | None, imputed: Record | None, *, tuned: bool, scope: str
-) -> Record:
-    """The final word: what the numbers say, unless a precondition or a reason forbids it."""
-    pairs, withheld = contest.pairs, None
-    word = str(verdict.verdict) if verdict else "inconclusive"
-    reason = (verdict.reason or None) if verdict else None
-    if pairs is None:
-        word, reason = "not_assessable", contest.obstacle
-    elif not pairs.seeds or not pairs.enough():
-        word, reason = "inconclusive", "unstable_arm" if pairs.unstable() else "missing_runs"
-    else:
-        forbidding = _forbidding(contest, tuned=tuned)
-        if forbidding and word in FORBIDDEN[forbidding]:
-            word, reason, withheld = "inconclusive", forbidding, word
-    return {
-        "verdict": word,
-        "withheld": withheld,
-        "reason": reason,
-        "reason_words": reason_words(reason) if reason else None,
-        "flags": _flags(contest, verdict, imputed, tuned=tuned, scope=scope),
-    }
-
-
-def _forbidding(contest: Contest, *, tuned: bool) -> str | None:
-    holds = {
-        "unstable_arm": contest.pairs is not None and contest.pairs.unstable(),
-        "untuned": not tuned,
-        "rate_at_edge": _at_edge(contest),
-    }
-    return next((reason for reason in FORBIDDEN if holds[reason]), None)
-
-
-def _at_edge(contest: Contest) -> bool:
-    sides = (contest.arm, contest.scratch)
-    return any(bool(side.tuning.get("rate_at_edge")) for side in sides if side)
-
-
-def _flags(
-    contest: Contest, verdict: Verdict | None, imputed: Record | None, *, tuned: bool, scope: str
-) -> list[str]:
-    """The maths' own flags, then what the records show."""
-    pairs = contest.pairs
-    holds = {
-        "few_replicates": pairs is not None and 0 < len(pairs.seeds) < PLENTY,
-        "missing_pairs": pairs is not None and len(pairs.seeds) + len(pairs.halves) < pairs.planned,
-        "diverged_runs": pairs is not None and bool(pairs.halves),
-        "unstable_arm": pairs is not None and pairs.unstable(),
-        "sensitive_to_failures": imputed is not None
-        and verdict is not None
-        and imputed["verdict"] != verdict.verdict,
-        "rate_at_edge": _at_edge(contest),
-        "untuned": not tuned,
-        "scope_not_covered": scope != "this_pool",
-        "maybe_within_margin": verdict is not None
-        and verdict.verdict in ("positive", "negative")
-        and not verdict.beyond_margin,
-        "validation_assumed": tuned and _assumed(contest.arm),
-        "unequal_batch_size": _differs(contest, "batch_size"),
-        "different_head": _differs(contest, "head"),
-        "more_trials": contest.scratch is not None
-        and contest.arm.trials_in_runs > contest.scratch.trials_in_runs,
-    }
-    own = [flag for flag, present in holds.items() if present]
-    return list(dict.fromkeys([*(verdict.flags if verdict else ()), *own]))
-
-
-def _assumed(arm: Arm) -> bool:
-    labels = [run.get("validation_labels") or {} for run in arm.runs.values()]
-    return any(bool(stated.get("assumption")) for stated in labels)
-
-
-def _differs(contest: Contest, field: str) -> bool:
-    sides = [side for side in (contest.arm, contest.scratch) if side]
-    values = {str(run.get(field)) for side in sides for run in side.runs.values()}
-    return len(values) > 1
+def _label_budgets(cells: Sequence[Cell], records: Sequence[Record]) -> None:
+    """Say where the verdict at equal steps and the one at each arm's own best budget differ."""
+    twins = {cell.id: cell.declared.get("own_best_of") for cell in cells}
+    equal = {(r["cell"], r["arm"]): r for r in records if r["budget"]["kind"] == "equal"}
+    for own in records:
+        other = equal.get((str(twins.get(own["cell"])), own["arm"]))
+        if other is None or other["verdict"] == own["verdict"]:
+            continue
+        helps_only_early = other["verdict"] == "positive" and own["verdict"] == "equivalent"
+        flag = "accelerates_only" if helps_only_early else "budget_dependent"
+        for record in (own, other):
+            record["flags"].append(flag)
+            _sealed(record)

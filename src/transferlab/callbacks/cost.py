@@ -1,4 +1,4 @@
-"""What a fit costs: time, memory, multiply-adds."""
+"""What a fit costs: time, memory, multiply-adds, energy."""
 
 import time
 from pathlib import Path
@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
+from transferlab.energy import Meter, open_meter
+
 
 class Cost(Callback):
     """Measure a fit, over all processes that took part in it one after the other.
@@ -16,11 +18,22 @@ class Cost(Callback):
     Multiply-adds are this rank's, counted on one micro-batch each time the trained part changes.
     What a killed process did after its last checkpoint is not in it.
 
+    Args:
+        energy: ``trainer.energy``: whether, and by what, this process's energy is counted.
+
     Attributes:
         fit_seconds: of all processes; those before this one took ``earlier_seconds``.
+        joules: that a meter counted over all of them; None where one of them had none.
+        meter: its name, and whether it measures; None without one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, energy: str = "off") -> None:
+        self.joules: float | None = None
+        self.meter: tuple[str, bool] | None = None
+        self._energy = energy
+        self._meter: Meter | None = None
+        self._first_joules = 0.0
+        self._earlier_joules: float | None = 0.0
         self.fit_seconds = 0.0
         self.earlier_seconds = 0.0
         self.peak_memory_bytes = 0
@@ -35,6 +48,7 @@ class Cost(Callback):
         """Start the clock and forget earlier peaks of memory."""
         self._started = time.perf_counter()
         _reset_peak(pl_module.device)
+        self._watch(pl_module.device)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -77,6 +91,7 @@ class Cost(Callback):
         """
         return {
             "seconds": self._seconds(),
+            "joules": self._joules(),
             "peak_memory_bytes": self.peak_memory_bytes,
             "trainable_parameters": self.trainable_parameters,
             "training_multiply_adds": self.training_multiply_adds,
@@ -87,6 +102,7 @@ class Cost(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back."""
         self.earlier_seconds = state_dict["seconds"]
+        self._earlier_joules = state_dict.get("joules")
         self.peak_memory_bytes = state_dict["peak_memory_bytes"]
         self.trainable_parameters = state_dict["trainable_parameters"]
         self.training_multiply_adds = state_dict["training_multiply_adds"]
@@ -97,6 +113,18 @@ class Cost(Callback):
         now = time.perf_counter()
         return self.earlier_seconds + (0.0 if self._started is None else now - self._started)
 
+    def _watch(self, device: torch.device) -> None:
+        """Take the count of the meter, where there is one."""
+        self._meter = open_meter(self._energy, device)
+        if self._meter is not None:
+            self.meter = (self._meter.name, self._meter.measured)
+            self._first_joules = self._meter.joules()
+
+    def _joules(self) -> float | None:
+        if self._meter is None or self._earlier_joules is None:
+            return None
+        return self._earlier_joules + self._meter.joules() - self._first_joules
+
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -105,6 +133,7 @@ class Cost(Callback):
 
     def _finish(self, device: torch.device) -> None:
         self.fit_seconds = self._seconds()
+        self.joules = self._joules()
         self.peak_memory_bytes = max(self.peak_memory_bytes, _peak(device))
 
 

@@ -10,6 +10,7 @@ from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
 
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
+    "recommend": "score sources on a target before training, and say what to try first",
     "report": "judge the runs of a directory again and write its report",
     "status": "show what is done, failed and missing in a directory",
     "predict": "label images with a run: transferlab predict RUN IMAGES",
@@ -20,7 +21,7 @@ HELP = (
 usage: transferlab COMMAND ... [--debug]
 
 """
-    + "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+    + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
     + """
 
 examples:
@@ -28,6 +29,7 @@ examples:
   transferlab run source=glyphs target=digits target.shots=5 strategy=fine_tune seed=1
   transferlab run -m strategy=scratch,feature_extraction,fine_tune source=glyphs seed=0,1,2
   transferlab run experiment=compare target=image_folder target.root=DIR
+  transferlab recommend candidates.source=[glyphs,noise] target=digits target.shots=20
   transferlab report outputs/digits
 
 Each command explains itself with --help. Exit codes: 0 done; 2 something to mend, found before

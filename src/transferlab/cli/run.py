@@ -15,6 +15,7 @@ HELP = """usage: transferlab run [KEY=VALUE ...] [-m] [--dry-run] [--config-dir 
 Make one run; with -m a grid of runs; with experiment=NAME that declares a study, all of it.
 
   source=glyphs|noise|image_folder|published|checkpoint|none ...     where weights come from
+  source=composed source.parts=[glyphs,noise]     several datasets as one; forgetting=true
   target=digits|image_folder|table|parquet|torchvision|hub ...  target.root=DIR  target.shots=N
   strategy=scratch|feature_extraction|fine_tune|layer_decay|gradual_unfreezing|lp_ft|lora ...
   backbone=test_resnet ... or backbone=timm backbone.name=NAME    head=linear|mlp|cosine|knn ...
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the launcher's worker processes
     outcome.reset()
     register()
-    folders = [config_folder(), *_user_folders(argv)]
+    folders = [config_folder(), *user_folders(argv)]
     overrides = _checked(argv, folders)
     _compose_and_call(overrides, folders)
     if outcome.error is not None:
@@ -67,7 +68,7 @@ def _compose_and_call(overrides: list[str], folders: list[Path]) -> None:
             raise  # a fault of ours, not of the command line
         if isinstance(error, AssertionError):  # OmegaConf's, for a key below a node that is null
             raise _below_nothing(overrides) from error
-        raise explain(error, _known(folders)) from error
+        raise explain(error, known_keys(folders)) from error
     finally:
         sys.argv = before
         sys.path.remove(here)
@@ -131,7 +132,7 @@ def _declares(overrides: list[str]) -> bool:
     return any(text.partition("=")[0].lstrip("+") == "experiment" for text in overrides)
 
 
-def _user_folders(argv: list[str]) -> list[Path]:
+def user_folders(argv: list[str]) -> list[Path]:
     """Return ``./conf`` where it is not our own; a file of ours in it would be shadowed, so no.
 
     Raises:
@@ -160,7 +161,7 @@ def _refuse_shadows(folder: Path, own: Path) -> None:
             )
 
 
-def _known(folders: list[Path]) -> list[str]:
+def known_keys(folders: list[Path]) -> list[str]:
     """List the keys and groups that exist, from the typed root and the folders."""
     from omegaconf import OmegaConf
     from yaml import YAMLError

@@ -39,6 +39,7 @@ def make_splits(  # noqa: PLR0913  -- three arrays, and the settings by name
     validation: float,
     max_validation: int = 2000,
     split_seed: int,
+    validation_seed: int | None = None,
     duplicates: str = "refuse",
 ) -> Splits:
     """Make train, validation and test, honouring the splits that the data bring.
@@ -55,6 +56,8 @@ def make_splits(  # noqa: PLR0913  -- three arrays, and the settings by name
         validation: share of the rest to draw as validation, in (0, 1).
         max_validation: images that a drawn validation split holds at most.
         split_seed: draws the splits.
+        validation_seed: draws another validation split beside the same test split; None for the
+            one that ``split_seed`` draws.
         duplicates: ``refuse`` official splits that share images, or ``drop`` the copies from
             train and validation.
 
@@ -76,7 +79,8 @@ def make_splits(  # noqa: PLR0913  -- three arrays, and the settings by name
         parts = _move(parts, "test", draw, pool, split_seed)
     if not len(parts["validation"]):
         draw = Draw(validation, leave=1, at_most=max_validation)
-        parts = _move(parts, "validation", draw, pool, split_seed)
+        own = () if validation_seed is None else (validation_seed,)
+        parts = _move(parts, "validation", draw, pool, split_seed, *own)
     _check_classes(parts, pool)
     check_disjoint(parts, content)
     return Splits(parts["train"], parts["validation"], parts["test"], sha256=digest(parts, groups))
@@ -131,10 +135,10 @@ def _official(index: Index) -> dict[str, Ints]:
 
 
 def _move(
-    parts: dict[str, Ints], name: str, draw: Draw, pool: _Pool, split_seed: int
+    parts: dict[str, Ints], name: str, draw: Draw, pool: _Pool, *seeds: int
 ) -> dict[str, Ints]:
     rest = parts["train"]
-    random = generator(f"{name} split", split_seed)
+    random = generator(f"{name} split", *seeds)
     chosen = draw_share(pool.labels[rest], pool.units[rest], draw, random)
     return parts | {name: rest[chosen], "train": np.delete(rest, chosen)}
 

@@ -51,6 +51,13 @@ class ImageStore:
         """Return the number of images, N."""
         return len(self.ids)
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """N names of what an image shows, corruption included; equal ones look the same."""
+        if self._corruption not in ("permuted_pixels", "noise"):
+            return self.content
+        return tuple(f"{own}/{self._corruption}/{self._seed}" for own in self.content)
+
     def images(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read a batch into memory.
 

@@ -8,17 +8,14 @@ items shrink, and an interval that sees one of them alone is too narrow.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, hypot, isnan, log, nan, sqrt
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri, stdtr, stdtrit
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.intp]
+from transferlab.stats.anova import SAME, Codes, Floats, analyse, codes, strata_of, undefined
 
-SAME = 1e-12  # differences this small, relative to the scores, are rounding
 SMALLEST_P = 1e-300
 
 
@@ -32,9 +29,12 @@ class Comparison:
         test_part: B, the variance of ``delta`` that only more test items remove; NaN likewise.
         n_pairs: replicates n.
         n_items: test items, or clusters of them where these are the items.
-        reason: why no interval exists: ``single_replicate``, ``single_item``, ``degenerate`` or
-            ``identical_predictions``; empty where one does.
+        reason: why no interval exists: ``single_replicate``, ``single_item``, ``degenerate``,
+            ``identical_predictions`` or ``scope_not_estimable``; empty where one does.
         flags: what a reader should know about the estimate.
+        rho: how much the replicates' training sets overlap, as the share m / P of the pool that
+            one subset takes, where the claim is about new target data; 0 where it is about this
+            pool, or where every replicate drew fresh data.
     """
 
     delta: float
@@ -44,6 +44,26 @@ class Comparison:
     n_items: int
     reason: str = ""
     flags: tuple[str, ...] = ()
+    rho: float = 0.0
+
+    @property
+    def target_part(self) -> float:
+        """Variance that only more target data removes: s^2 rho / (1 - rho), s^2 = n A.
+
+        NaN from rho = 1 on, where no amount of it shows in the replicates.
+        """
+        if self.rho >= 1:
+            return nan
+        return self.n_pairs * self.run_part * self.rho / (1 - self.rho)
+
+    @property
+    def widened_run_part(self) -> float:
+        """A widened to the claim's scope, s^2 (1 / n + rho / (1 - rho)); A itself at rho = 0.
+
+        Source: Nadeau and Bengio, Machine Learning 2003, whose overlapping training sets are
+        those of cross-validation.
+        """
+        return self.run_part + self.target_part
 
 
 def compare(
@@ -52,6 +72,7 @@ def compare(
     *,
     clusters: ArrayLike | None = None,
     classes: ArrayLike | None = None,
+    rho: float = 0.0,
 ) -> Comparison:
     """Estimate the mean paired difference and split its variance between runs and test items.
 
@@ -68,26 +89,65 @@ def compare(
     both, a cluster may span classes; its contributions to the classes are then added up before
     its variance is taken.
 
+    ``rho`` widens the claim from replicates drawn from this pool of target data to new target
+    data: subsets of one pool share images, so replicates vary less than new data would. A subset
+    that is the whole pool shows nothing of that, which is the reason ``scope_not_estimable``.
+
     Args:
         transfer: (n, M) bool or float scores, one row per replicate, higher is better.
         scratch: (n, M) scores of the same replicates on the same items, in the same order.
         clusters: (M,) group id of each item.
         classes: (M,) true class of each item.
+        rho: share m / P of the pool that a replicate's subset takes, 0 for a claim about the pool.
 
     Returns:
         The estimate with its parts; ``reason`` is set where they are undefined.
 
     Raises:
-        ValueError: shapes disagree, nothing was passed, or a score or id is not finite.
+        ValueError: shapes disagree, nothing was passed, a score or id is not finite, or rho is
+            below 0.
     """
     difference, rounding = _difference(transfer, scratch)
+    M = difference.shape[1]
+    groups = None if clusters is None else codes("clusters", clusters, M)
+    labels = None if classes is None else codes("classes", classes, M)
+    strata = strata_of(difference, groups, labels)
+    return comparison_of(strata, difference, groups, labels, rounding, rho)
+
+
+def comparison_of(
+    strata: Sequence[Floats],
+    difference: Floats,
+    groups: Codes | None,
+    labels: Codes | None,
+    rounding: float,
+    rho: float,
+) -> Comparison:
+    """The comparison that strata of item scores come to, with why it has no interval.
+
+    Args:
+        strata: (n, J) matrices whose row means average to the runs' estimates.
+        difference: (n, M) what tells the arms apart, item by item; all 0 where nothing does.
+        groups: (M,) clusters as 0..K-1, or None.
+        labels: (M,) classes as 0..C-1, or None.
+        rounding: size below which a difference is rounding.
+        rho: as in `compare`.
+
+    Raises:
+        ValueError: rho is below 0 or NaN.
+    """
+    if not rho >= 0:
+        raise ValueError(
+            f"rho={rho} is no share of the pool. Pass subset size over pool size for a claim about "
+            "new target data, or 0 for one about this pool."
+        )
     n, M = difference.shape
-    groups, labels = _codes("clusters", clusters, M), _codes("classes", classes, M)
-    strata = _strata(difference, groups, labels)
     n_items = M if groups is None else int(groups.max()) + 1
-    reason = _undefined(difference, strata, groups, labels, rounding)
-    delta, run_part, test_part, flags = _analyse(strata, reason, rounding)
-    return Comparison(delta, run_part, test_part, n, n_items, reason, flags)
+    reason = undefined(difference, strata, groups, labels, rounding)
+    delta, run_part, test_part, flags = analyse(strata, reason, rounding)
+    if rho >= 1 and reason in ("", "identical_predictions"):
+        reason = "scope_not_estimable"
+    return Comparison(delta, run_part, test_part, n, n_items, reason, flags, rho)
 
 
 def half_width(run_part: float, test_part: float, n: float, alpha: float) -> float:
@@ -175,111 +235,3 @@ def _scores(name: str, values: ArrayLike) -> Floats:
             "arms if its run diverged, and report it as a failure; scores must be finite."
         )
     return scores
-
-
-def _codes(name: str, values: ArrayLike | None, M: int) -> Codes | None:
-    """Ids as 0..K-1."""
-    if values is None:
-        return None
-    ids: NDArray[Any] = np.asarray(values)
-    if ids.shape != (M,):
-        raise ValueError(f"{name} has shape {ids.shape}, not ({M},). Pass one id per test item.")
-    if ids.dtype.kind in "fO" and any(each is None or each != each for each in ids.tolist()):
-        raise ValueError(f"{name} has items without an id. Give every item one, or leave it out.")
-    # Through str for mixed types, which have no order of their own.
-    ids = ids.astype(str) if ids.dtype == object else ids
-    return np.unique(ids, return_inverse=True)[1].astype(np.intp)
-
-
-def _strata(difference: Floats, groups: Codes | None, labels: Codes | None) -> Sequence[Floats]:
-    """Matrices (n, J) of item scores whose row means average to the runs' estimates."""
-    M = difference.shape[1]
-    if groups is None:
-        kinds = np.zeros(M, np.intp) if labels is None else labels
-        return [difference[:, kinds == kind] for kind in range(kinds.max() + 1)]
-    if labels is None:
-        return [_cluster_scores(difference, groups, np.zeros(M, np.intp))]
-    if len(_cells(groups, labels)) > groups.max() + 1:
-        return [_cluster_scores(difference, groups, labels)]
-    within = [labels == kind for kind in range(labels.max() + 1)]
-    return [
-        _cluster_scores(
-            difference[:, mask],
-            np.unique(groups[mask], return_inverse=True)[1].astype(np.intp),
-            np.zeros(mask.sum(), np.intp),
-        )
-        for mask in within
-    ]
-
-
-def _cluster_scores(difference: Floats, groups: Codes, labels: Codes) -> Floats:
-    """Each run's estimate plus what each cluster moves it by, times the number of clusters.
-
-    Subtracting the run's own class mean first is what makes unequal cluster sizes harmless: a
-    constant difference then has no variance, however the images are spread.
-    """
-    J = int(groups.max()) + 1
-    sizes = np.bincount(labels)
-    means = np.stack([np.bincount(labels, weights=row) / sizes for row in difference])
-    moves = (difference - means[:, labels]) / (len(sizes) * sizes[labels])
-    summed = np.stack([np.bincount(groups, weights=row, minlength=J) for row in moves])
-    scores: Floats = means.mean(axis=1)[:, None] + J * summed
-    return scores
-
-
-def _cells(groups: Codes, labels: Codes) -> Codes:
-    """(K, 2) distinct pairs of cluster and class."""
-    return np.unique(np.stack([groups, labels], axis=1), axis=0)
-
-
-def _undefined(
-    difference: Floats,
-    strata: Sequence[Floats],
-    groups: Codes | None,
-    labels: Codes | None,
-    rounding: float,
-) -> str:
-    """Name why no interval can be computed; empty where it can."""
-    n, M = difference.shape
-    if n == 1:
-        return "single_replicate"
-    units = np.arange(M) if groups is None else groups
-    kinds = np.zeros(M, np.intp) if labels is None else labels
-    if np.bincount(_cells(units, kinds)[:, 1]).min() < 2:
-        return "single_item"
-    if np.abs(difference).max() <= rounding:
-        return "identical_predictions"
-    scale = max(float(np.abs(stratum).max()) for stratum in strata)
-    alike = max(rounding, SAME * scale)
-    same = all(float(np.ptp(stratum, axis=0).max()) <= alike for stratum in strata)
-    return "degenerate" if same else ""
-
-
-def _analyse(
-    strata: Sequence[Floats], reason: str, rounding: float
-) -> tuple[float, float, float, tuple[str, ...]]:
-    """Estimate, A, B and flags."""
-    means = np.array([stratum.mean(axis=1) for stratum in strata])  # (strata, n)
-    runs: Floats = means.mean(axis=0)
-    delta, n = float(runs.mean()), len(runs)
-    if reason:
-        part = 0.0 if reason == "identical_predictions" else nan
-        return delta, part, part, ()
-    parts = np.array([_item_parts(stratum) for stratum in strata])
-    test_part, interaction = parts.sum(axis=0) / len(strata) ** 2
-    if np.ptp(runs) > rounding:
-        return delta, float(runs.var(ddof=1)) / n, float(test_part), ()
-    # Counts that tie by chance would claim a run variance of zero. What run-by-item noise, or
-    # classes that cancelled, add to it is known and is the least it can be.
-    opposed = means.var(axis=1, ddof=1).sum() / n / len(strata) ** 2
-    return delta, float(max(interaction, opposed)), float(test_part), ("equal_run_means",)
-
-
-def _item_parts(scores: Floats) -> tuple[float, float]:
-    """B of one stratum, and the variance of its mean that comes from run-by-item noise."""
-    n, M = scores.shape
-    rows, columns = scores.mean(axis=1, keepdims=True), scores.mean(axis=0)
-    grand = scores.mean()
-    items = n * float(((columns - grand) ** 2).sum()) / (M - 1)
-    rest = float(((scores - rows - columns + grand) ** 2).sum()) / ((n - 1) * (M - 1))
-    return max(items - rest, 0.0) / (n * M), rest / (n * M)

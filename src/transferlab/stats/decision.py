@@ -34,7 +34,7 @@ def p_values(comparison: Comparison, margin: float) -> PValues:
         return PValues(nan, nan, nan)
 
     def above(shift: float) -> float:
-        return p_greater(shift, c.run_part, c.test_part, c.n_pairs)
+        return p_greater(shift, c.widened_run_part, c.test_part, c.n_pairs)
 
     size = abs(c.delta)
     return PValues(

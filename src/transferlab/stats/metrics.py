@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
+LOWER_IS_BETTER = ("log_loss", "brier")
+"""Scores that are losses; verdicts take them negated."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
 from transferlab.stats.crossed import Comparison, half_width
 
-State = Literal["enough", "more_seeds", "more_test_items", "unknown"]
+State = Literal["enough", "more_seeds", "more_test_items", "more_target_data", "unknown"]
 
 MOST_SEEDS = 10**9  # a target so close to the test floor that it is out of reach
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -29,11 +29,13 @@ class SeedsNeeded:
         next: the smaller of the two.
         guarantee: replicates that give an interval no wider than the margin, which is conclusive
             wherever it falls; None where no number would.
-        floor_half_width: half-width of the interval with infinitely many replicates.
+        floor_half_width: half-width of the interval with infinitely many replicates; NaN where
+            there is none.
         test_items_needed: test items that would bring the verdict within reach, where replicates
             alone can't.
         state: ``enough`` replicates are in, ``more_seeds`` would settle it, ``more_test_items``
-            are needed and more seeds cannot help, or ``unknown`` where the variance is.
+            are needed and more seeds cannot help, ``more_target_data`` where neither can, or
+            ``unknown`` where the variance is.
     """
 
     sign: int | None
@@ -59,6 +61,8 @@ def seeds_needed(comparison: Comparison, *, margin: float, alpha: float) -> Seed
     c = comparison
     if c.reason == "identical_predictions":
         return SeedsNeeded(None, c.n_pairs, c.n_pairs, c.n_pairs, 0.0, None, "enough")
+    if c.rho >= 1:
+        return SeedsNeeded(None, None, None, None, nan, None, "more_target_data")
     if isnan(c.run_part) or isnan(c.test_part):
         return SeedsNeeded(None, None, None, None, nan, None, "unknown")
     size = abs(c.delta)
@@ -67,14 +71,15 @@ def seeds_needed(comparison: Comparison, *, margin: float, alpha: float) -> Seed
     sign, equiv = (_replicates(c, target, rate) for target, rate in goals)
     reachable = [number for number in (sign, equiv) if number is not None]
     soonest = min(reachable, default=None)
+    items = _items(c, goals) if soonest is None else None
     return SeedsNeeded(
         sign=sign,
         equiv=equiv,
         next=soonest,
         guarantee=_replicates(c, margin / 2, alpha),
-        floor_half_width=_quantile(alpha) * sqrt(c.test_part),
-        test_items_needed=_items(c, goals) if soonest is None else None,
-        state=_state(soonest, c.n_pairs),
+        floor_half_width=_quantile(alpha) * sqrt(_floor(c)),
+        test_items_needed=items,
+        state=_state(c, soonest, items),
     )
 
 
@@ -171,13 +176,18 @@ def _detectable(n: int, run_part: float, test_part: float, alpha: float, power: 
 def _replicates(comparison: Comparison, target: float, alpha: float) -> int | None:
     """Fewest replicates whose half-width stays below ``target``; None where the floor is above."""
     variance, test_part = comparison.run_part * comparison.n_pairs, comparison.test_part
-    if target <= _quantile(alpha) * sqrt(test_part):
+    if target <= _quantile(alpha) * sqrt(_floor(comparison)):
         return None
 
     def narrow(n: int) -> bool:
-        return half_width(variance / n, test_part, n, alpha) < target
+        return half_width(variance / n + comparison.target_part, test_part, n, alpha) < target
 
     return _first(narrow)
+
+
+def _floor(comparison: Comparison) -> float:
+    """Variance that no number of replicates removes."""
+    return comparison.target_part + comparison.test_part
 
 
 def _first(holds: Callable[[int], bool]) -> int | None:
@@ -195,20 +205,25 @@ def _first(holds: Callable[[int], bool]) -> int | None:
 
 
 def _items(comparison: Comparison, goals: list[tuple[float, float]]) -> int | None:
-    """Test items at which the floor takes half of the easiest goal's squared width."""
-    needed = [
-        2 * comparison.n_items * _quantile(rate) ** 2 * comparison.test_part / target**2
-        for target, rate in goals
-        if target > 0
-    ]
+    """Test items at which they take half of what the easiest goal's squared width leaves them.
+
+    None where nothing is left: the target data alone, in any number of subsets, are too few.
+    """
+    needed = []
+    for target, rate in goals:
+        wide = _quantile(rate) ** 2
+        room = target**2 - wide * comparison.target_part
+        if target > 0 and room > 0:
+            needed.append(2 * comparison.n_items * wide * comparison.test_part / room)
     fewest = min(needed, default=inf)
     return int(np.ceil(fewest)) if np.isfinite(fewest) else None
 
 
-def _state(soonest: int | None, n: int) -> State:
+def _state(comparison: Comparison, soonest: int | None, items: int | None) -> State:
     if soonest is None:
-        return "more_test_items"
-    return "enough" if soonest <= n else "more_seeds"
+        limited = comparison.rho > 0 and not items
+        return "more_target_data" if limited else "more_test_items"
+    return "enough" if soonest <= comparison.n_pairs else "more_seeds"
 
 
 def _quantile(alpha: float) -> float:

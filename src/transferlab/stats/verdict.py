@@ -37,8 +37,10 @@ class Verdict:
         unadjusted: the three p values of this comparison alone.
         beyond_margin: whether the difference is shown to be larger than the margin.
         run_part: A, the variance of ``delta`` that more replicates remove.
+        widened_run_part: A widened to the scope of the claim, which intervals and p values use; A
+            itself for a claim about this pool.
         test_part: B, the variance of ``delta`` that only more test items remove.
-        seeds_needed: replicates or test items that would settle it.
+        seeds_needed: replicates, test items or target data that would settle it.
         reason: why there is no ordinary verdict, one word; empty where there is.
         flags: warnings, one word each.
         n_pairs: replicates.
@@ -47,6 +49,7 @@ class Verdict:
         alpha: error rate of the family over all looks.
         family_size: declared comparisons, the missing ones included.
         looks: planned looks at the data.
+        rho: overlap of the replicates' target subsets, 0 for a claim about this pool.
     """
 
     verdict: Word
@@ -59,6 +62,7 @@ class Verdict:
     unadjusted: PValues
     beyond_margin: bool
     run_part: float
+    widened_run_part: float
     test_part: float
     seeds_needed: SeedsNeeded
     reason: str
@@ -69,6 +73,7 @@ class Verdict:
     alpha: float
     family_size: int
     looks: int
+    rho: float
 
 
 def transfer_verdict(
@@ -154,7 +159,7 @@ def interval(comparison: Comparison, alpha: float) -> Interval:
     c = comparison
     half = 0.0 if c.reason == "identical_predictions" else nan
     if not c.reason:
-        half = half_width(c.run_part, c.test_part, c.n_pairs, alpha)
+        half = half_width(c.widened_run_part, c.test_part, c.n_pairs, alpha)
     return c.delta - half, c.delta + half
 
 
@@ -195,6 +200,7 @@ def _verdict(comparison: Comparison, alone: PValues, adjusted: PValues, rule: _R
         unadjusted=alone,
         beyond_margin=adjusted.beyond < rule.level,
         run_part=c.run_part,
+        widened_run_part=c.widened_run_part,
         test_part=c.test_part,
         seeds_needed=needed,
         reason=c.reason,
@@ -205,6 +211,7 @@ def _verdict(comparison: Comparison, alone: PValues, adjusted: PValues, rule: _R
         alpha=rule.alpha,
         family_size=rule.size,
         looks=rule.looks,
+        rho=c.rho,
     )
 
 
@@ -220,6 +227,7 @@ def _flags(
         "margin_below_one_item": rule.margin * comparison.n_items < 1,
         "detectable_sign": word == "equivalent" and adjusted.sign < rule.level,
         "test_set_limits": undecided and needed.state == "more_test_items",
+        "target_data_limits": undecided and needed.state == "more_target_data",
     }
     return [flag for flag, holds in said.items() if holds]
 

@@ -27,9 +27,45 @@ def check_study(cfg: DictConfig) -> None:
             f"study.looks={looks} with study.seeds={study.seeds}: expected growing numbers of "
             f"seeds from 2 that end at {study.seeds}."
         )
+    if study.tune is not None and study.tune.per == "replicate" and study.tune.seeds is not None:
+        raise UserError(
+            f"study.tune.seeds={study.tune.seeds} with study.tune.per=replicate: each replicate "
+            "is tuned on its own seed. Set study.tune.seeds=null."
+        )
+    _check_own_best(cfg)
     for key, values in (study.tune.grid if study.tune is not None else {}).items():
         if not values:
             raise UserError(f"study.tune.grid.{key} is an empty list: give at least one value.")
+
+
+def _check_own_best(cfg: DictConfig) -> None:
+    """Own best budgets are tuned, in steps, and hold the one at which all arms are compared."""
+    budgets = list(cfg.study.own_best)
+    if not budgets:
+        return
+    if cfg.study.tune is None or not cfg.study.tune.grid:
+        raise UserError(
+            f"study.own_best={budgets}: a budget is chosen by tuning, and this study has no "
+            "study.tune.grid. Give one, such as {optimizer.lr: [1e-3, 1e-2]}."
+        )
+    if cfg.budget.steps is None or len(set(budgets)) < 2 or min(budgets) < 1:
+        raise UserError(
+            f"study.own_best={budgets} with budget.steps={cfg.budget.steps}: expected at least two "
+            "different numbers of steps of 1 or more, beside a budget in steps."
+        )
+
+
+def check_forgetting(cfg: DictConfig, arms: Sequence[DictConfig]) -> None:
+    """Refuse to measure forgetting where no arm has a source; scratch and controls have none.
+
+    Raises:
+        UserError: none of the arms would measure it.
+    """
+    if cfg.forgetting and not any(arm.forgetting for arm in arms):
+        raise UserError(
+            "forgetting=true: all arms start from random weights and have no source to forget. "
+            "Add an arm with a source such as source=glyphs, or leave forgetting out."
+        )
 
 
 def check_grid(configs: Sequence[DictConfig], points: Sequence[Settings]) -> None:

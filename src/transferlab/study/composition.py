@@ -13,6 +13,7 @@ from transferlab.callbacks.base import StrategyCallback
 from transferlab.checks import check
 from transferlab.composing import KNOWN, explain, keys
 from transferlab.errors import UserError
+from transferlab.source_parts import expand_parts
 from transferlab.study.declaration import Arm, Cell, Declaration
 
 __all__ = ["ArmConfigs", "Launcher", "is_frozen"]
@@ -46,9 +47,12 @@ class ArmConfigs:
             cfg = self._loader.load_sweep_config(self._master, list(overrides))
         except KNOWN as error:
             raise explain(error, keys(self._master)) from error
+        expand_parts(cfg, self._loader, self._master.hydra.overrides.hydra)
         with open_dict(cfg):
             del cfg["hydra"]
             cfg.study = None
+            if cfg.source.kind == "none" or cfg.strategy.init == "random":
+                cfg.forgetting = False  # of scratch and controls, which have nothing to forget
         check(cfg)
         return cfg
 

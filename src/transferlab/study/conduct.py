@@ -8,18 +8,24 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
+from transferlab.analysis.arms import cells_of
+from transferlab.analysis.load import PREDICTED, load_study
+from transferlab.analysis.outcomes import undecided
+from transferlab.analysis.verdicts import judge_cells
 from transferlab.evaluation import choose_metric, imbalance
 from transferlab.planning import Plan, plan_run, plan_source
-from transferlab.records import write_json
+from transferlab.records import FORMAT, write_json
+from transferlab.scouting.arms import predict_arms
 from transferlab.split_data import data_name
 from transferlab.study.checking import check_grid
 from transferlab.study.composition import ArmConfigs, point
 from transferlab.study.declaration import Cell, Declaration
 from transferlab.study.progress import Display
 from transferlab.study.requests import Launching, launch, outcomes
-from transferlab.study.roster import with_controls, with_scratch
-from transferlab.study.state import ArmState, CellState, study_record, tuning_seeds
-from transferlab.study.tuning import Settings, choose, extended, points
+from transferlab.study.roster import with_controls, with_parts_left_out, with_scratch
+from transferlab.study.state import ArmState, CellState, study_record
+from transferlab.study.tuner import Tuner
+from transferlab.study.tuning import Settings, points
 
 
 class Study:
@@ -38,6 +44,8 @@ class Study:
         self.cfg, self.declaration, self.where = cfg, declaration, where
         self.folder = Path(cfg.output_dir).absolute()
         self._balance: dict[str, str] = {}
+        if declaration.tuned:
+            self._tuner = Tuner(cfg.study.tune, self._plan_trial, self._wave, self._expect)
         self.cells = [self._cell(cell, configs) for cell in declaration.cells]
 
     def conduct(self) -> None:
@@ -47,24 +55,67 @@ class Study:
         sources = self._sources()
         with Display(len(sources) + self._planned()) as self._display:
             self._wave("source runs", sources)
-            if self.declaration.tuned:
-                for cell in self.cells:
-                    self._tune(cell)
-            self._replicate()
+            self._predict()
+            unsettled = self.cells
+            for look in self.looks():
+                self._replicate(unsettled, self.declaration.seeds[:look])
+                if look < len(self.declaration.seeds):
+                    unsettled = self._unsettled(unsettled)
 
-    def _replicate(self) -> None:
+    def _predict(self) -> None:
+        """Score the sources on the target before any arm is trained, where the study asks for it.
+
+        Written once: what is said after the runs are known is no prediction.
+        """
+        path = self.folder / PREDICTED
+        if self.cfg.study is None or not self.cfg.study.predict or path.is_file():
+            return
+        records = [
+            record
+            for cell in self.cells
+            for record in predict_arms(
+                [
+                    self._plan(s.cfg, self.declaration.seeds[0], "replicate", ()).cfg
+                    for s in cell.arms
+                ],
+                cell=cell.cell.id,
+            )
+        ]
+        write_json(path, {"format": FORMAT, "predictions": records})
+
+    def looks(self) -> list[int]:
+        """Return the planned looks, in numbers of seeds; a single one has all of them."""
+        looks = list(self.cfg.study.looks) if self.cfg.study is not None else []
+        return looks or [len(self.declaration.seeds)]
+
+    def _unsettled(self, cells: Sequence[CellState]) -> list[CellState]:
+        """Judge what is there and return the families that more seeds could still decide.
+
+        A family is extended whole, scratch included, or not at all.
+        """
+        study = load_study(self.folder)
+        judged = judge_cells(study, cells_of(study))
+        records = [*judged.strategies, *judged.sources, *judged.parts]
+        return [
+            state
+            for state in cells
+            if any(undecided(r) for r in records if r["cell"] == state.cell.id)
+        ]
+
+    def _replicate(self, cells: Sequence[CellState], seeds: Sequence[int]) -> None:
         """Make the runs that verdicts are about, with the settings that tuning chose."""
+        if self.declaration.tuned:
+            for cell in cells:
+                self._tuner.settle(cell, seeds)
         self.write()
-        for cell in self.cells:
+        for cell in cells:
             for state in cell.arms:
-                best = state.choice.best if state.choice is not None else ()
                 state.runs = [
-                    self._plan(state.cfg, seed, "replicate", best)
-                    for seed in self.declaration.seeds
+                    self._plan(state.cfg, seed, "replicate", state.best(seed)) for seed in seeds
                 ]
         self.write()
-        replicates = [p for cell in self.cells for state in cell.arms for p in state.runs]
-        self._wave("replicates", _interleaved(replicates, len(self.declaration.seeds)))
+        replicates = [p for cell in cells for state in cell.arms for p in state.runs]
+        self._wave("replicates", _interleaved(replicates, len(seeds)))
 
     def whole_pairs(self) -> tuple[float, str]:
         """Return the share of (arm, scratch) pairs whose runs both have an outcome.
@@ -93,6 +144,8 @@ class Study:
     def _cell(self, cell: Cell, configs: ArmConfigs) -> CellState:
         declared = self.cfg.study is not None  # a plain grid gets what it asks for, nothing more
         arms = with_scratch(cell, self.declaration, configs, add=declared)
+        if declared and self.cfg.study.leave_one_out:
+            arms = with_parts_left_out(arms, cell, self.declaration, configs)
         if declared and self.cfg.study.controls:
             arms = with_controls(arms, cell, self.declaration, configs)
         tune = self.cfg.study.tune if self.cfg.study is not None else None
@@ -107,18 +160,22 @@ class Study:
         ]
         grid: Any = OmegaConf.to_container(tune.grid) if tune is not None else {}
         grid = {str(key): list(values) for key, values in grid.items()}
+        if cell.own_best:
+            grid["budget.steps"] = list(cell.own_best)
         if grid:
             check_grid([state.tuning_cfg for state in states], points(grid))
         return CellState(cell, states, grid)
 
     def _planned(self) -> int:
         """Count the tuning runs and replicates that are known before anything runs."""
-        tune = self.cfg.study.tune if self.declaration.tuned else None
+        first, tuning = self.looks()[0], self.tuning_seeds()
         return sum(
-            len(cell.arms) * len(self.declaration.seeds)
-            + (len(cell.arms) * len(points(cell.grid)) * tune.seeds if tune is not None else 0)
-            for cell in self.cells
+            len(cell.arms) * (first + len(points(cell.grid)) * tuning) for cell in self.cells
         )
+
+    def tuning_seeds(self) -> int:
+        """Return how many seeds each point of the grid is fitted on before the first look."""
+        return self._tuner.seeds(self.looks()[0]) if self.declaration.tuned else 0
 
     def _sources(self) -> list[Plan]:
         """Plan the source runs: made first, the lock that guards them is only the safety net."""
@@ -131,40 +188,17 @@ class Study:
                     plans[plan.run_id] = plan
         return list(plans.values())
 
-    def _tune(self, cell: CellState) -> None:
-        tune = self.cfg.study.tune
-        for growth in range(tune.extend + 1):
-            self._score(cell, tuning_seeds(tune))
-            for state in cell.arms:
-                state.choice = choose(cell.grid, state.scores)
-            larger = extended(cell.grid, [s.choice for s in cell.arms if s.choice is not None])
-            if larger is None:
-                return
-            if growth < tune.extend:
-                more = len(points(larger)) - len(points(cell.grid))
-                self._display.expect(more * len(cell.arms) * tune.seeds)
-                cell.grid = larger
+    def _plan_trial(self, state: ArmState, seed: int, settings: Settings) -> Plan:
+        return self._plan(state.tuning_cfg, seed, "tune", settings)
 
-    def _score(self, cell: CellState, seeds: range) -> None:
-        """Score those points of the grid that have no score yet, for every arm alike."""
-        wave: list[tuple[ArmState, Settings, Plan]] = []
-        for settings in points(cell.grid):
-            for state in cell.arms:
-                if settings not in state.scores:
-                    wave += [
-                        (state, settings, self._plan(state.tuning_cfg, seed, "tune", settings))
-                        for seed in seeds
-                    ]
-        self._wave(f"tuning {cell.cell.id}", [plan for _, _, plan in wave])
-        for (state, settings, plan), record in zip(
-            wave, outcomes([plan for _, _, plan in wave]), strict=True
-        ):
-            found = ((record or {}).get("metrics") or {}).get("validation") or {}
-            state.scores.setdefault(settings, []).append(found.get(cell.metric, float("nan")))
-            state.tuning_runs.append(plan.run_id)
+    def _expect(self, more: int) -> None:
+        self._display.expect(more)
 
     def _plan(self, cfg: DictConfig, seed: int, purpose: str, settings: Settings) -> Plan:
         cfg = point(cfg, seed, purpose, dict(settings))
+        if self.declaration.tuned and self._tuner.per_replicate:
+            # Tuned in each replicate on the same images, their luck would be in every one alike.
+            cfg.target.validation_seed = seed
         first = seed == self.declaration.seeds[0]
         if purpose == "tune" or not first:
             cfg.checkpoint.keep = "none"  # one replicate's weights an arm are enough to look at

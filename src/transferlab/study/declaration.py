@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -28,14 +28,18 @@ class Arm:
     Attributes:
         id: within its cell.
         overrides: on top of the cell's.
-        role: ``transfer``, ``scratch`` or ``control``.
+        role: ``transfer``, ``scratch``, ``control`` or ``ablation``.
         control: id of the arm's frozen random-init control, or None.
+        of: id of the arm that an ablation takes something from.
+        without: the part of the composed source that it takes.
     """
 
     id: str
     overrides: tuple[str, ...]
     role: str = "transfer"
     control: str | None = None
+    of: str | None = None
+    without: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,15 @@ class Cell:
         id: the values that set it apart.
         overrides: its own.
         values: the same as a mapping.
+        own_best: budgets in steps that each arm may choose among; empty at equal steps.
+        twin: the cell at equal steps that this one is beside.
     """
 
     id: str
     overrides: tuple[str, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
+    own_best: tuple[int, ...] = ()
+    twin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,12 @@ def declare(cfg: DictConfig, overrides: Sequence[Override]) -> Declaration:
         arms = _arms(_plain(study.arms), of_arms)
     else:
         arms = _crossed_arms(of_arms)
+    cells = _cells(of_cells)
+    if study is not None and study.get("own_best"):
+        cells = tuple(beside for cell in cells for beside in (cell, _own_best(cell, study)))
     return Declaration(
         shared=shared,
-        cells=_cells(of_cells),
+        cells=cells,
         arms=arms,
         seeds=seeds,
         tuned=study is not None and study.tune is not None and bool(study.tune.grid),
@@ -153,6 +164,12 @@ def _cells(axes: dict[str, Any]) -> tuple[Cell, ...]:
             )
         )
     return tuple(cells)
+
+
+def _own_best(cell: Cell, study: DictConfig) -> Cell:
+    """Return the cell's twin in which every arm takes the number of steps that suits it."""
+    budgets = tuple(int(steps) for steps in study.own_best)
+    return replace(cell, id=f"{cell.id}, own best budget", own_best=budgets, twin=cell.id)
 
 
 def _named(key: str, value: Any) -> str:

@@ -136,15 +136,15 @@ def show_study(study: Study) -> None:
 
 
 def _runs(study: Study, cell: CellState, state: ArmState) -> tuple[int, list[Plan]]:
-    tune = study.cfg.study.tune if study.declaration.tuned else None
     grid = 1
     for values in cell.grid.values():
         grid *= len(values)
+    tuning = grid * study.tuning_seeds() if study.declaration.tuned else 0
     settings = {key: values[0] for key, values in cell.grid.items()}
     plans = [
         plan_run(point(state.cfg, seed, "replicate", settings)) for seed in study.declaration.seeds
     ]
-    return (grid * tune.seeds if tune is not None else 0), plans
+    return tuning, plans
 
 
 def _power(study: Study, cell: CellState) -> str:
@@ -153,6 +153,7 @@ def _power(study: Study, cell: CellState) -> str:
     alpha = verdict.alpha if verdict is not None else 0.05
     compared = [state for state in cell.arms if state.arm.role == "transfer"]
     n, items = len(study.declaration.seeds), len(plan.data.splits.test)
+    looks = len(study.looks())
     if n < 2 or not compared:
         return "No verdict: it takes a transfer arm and at least two seeds."
     size = smallest_difference(
@@ -160,14 +161,20 @@ def _power(study: Study, cell: CellState) -> str:
         items,
         run_sd=ASSUMED_RUN_SD,
         item_variance=typical_item_variance(ASSUMED_ACCURACY),
-        alpha=alpha,
+        alpha=alpha / looks,
         m=len(compared),
     )
     return (
-        f"With {n} seeds, {items} test images and a family of {len(compared)}, a true difference "
-        f"of {100 * size:.1f} points shows with 80 % power (assuming {ASSUMED_ACCURACY:.0%} "
-        f"accuracy and a spread of {100 * ASSUMED_RUN_SD:.0f} points over seeds)."
+        f"With {n} seeds, {_looks(study)}{items} test images and a family of {len(compared)}, a "
+        f"true difference of {100 * size:.1f} points shows with 80 % power (assuming "
+        f"{ASSUMED_ACCURACY:.0%} accuracy and a spread of {100 * ASSUMED_RUN_SD:.0f} points over "
+        "seeds)."
     )
+
+
+def _looks(study: Study) -> str:
+    looks = study.looks()
+    return f"{len(looks)} looks ({', '.join(map(str, looks))} seeds), " if len(looks) > 1 else ""
 
 
 class _Timer:

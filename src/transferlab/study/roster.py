@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from transferlab.errors import UserError
+from transferlab.source_parts import part_names
 from transferlab.study.composition import ArmConfigs, is_frozen
-from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration
+from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration, override
 
 COMPARABLE = ("head", "optimizer", "scheduler", "augmentation", "loss", "batch_size", "budget")
 """What scratch and the arms compared with it share."""
@@ -53,6 +54,33 @@ def with_scratch(
     if scratch is None and add:
         scratch = Arm("scratch", SCRATCH, role="scratch")
     return [scratch, *found] if scratch is not None else found
+
+
+def with_parts_left_out(
+    arms: Sequence[Arm], cell: Cell, declaration: Declaration, configs: ArmConfigs
+) -> list[Arm]:
+    """Add every arm from a composed source again, without each of its parts: what is a part worth?
+
+    The source runs without a part take as many steps as the whole one.
+
+    Raises:
+        UserError: no arm has a composed source.
+    """
+    without: list[Arm] = []
+    for arm in arms:
+        cfg = configs.of(declaration, cell, arm)
+        if arm.role != "transfer" or cfg.source.leave_out is not None:
+            continue
+        for part in part_names(cfg):
+            overrides = (*arm.overrides, override("source.leave_out", part))
+            name = f"{arm.id} without {part}"
+            without.append(Arm(name, overrides, role="ablation", of=arm.id, without=part))
+    if not without:
+        raise UserError(
+            "study.leave_one_out=true: no arm has a composed source whose parts could be left out. "
+            "Give one, such as source=composed source.parts=[glyphs,noise]."
+        )
+    return [*arms, *without]
 
 
 def with_controls(

@@ -10,7 +10,10 @@ from transferlab.planning import Plan
 from transferlab.records import FORMAT, Record
 from transferlab.split_data import data_name
 from transferlab.study.declaration import TUNING_SEED, Arm, Cell, Declaration
-from transferlab.study.tuning import Choice, Settings
+from transferlab.study.tuning import Choice, Settings, is_budget
+
+SHARED_SEEDS = 3
+"""Tuning seeds of settings that serve all replicates, where a study names no other number."""
 
 
 @dataclass
@@ -20,10 +23,15 @@ class ArmState:
     arm: Arm
     cfg: DictConfig
     tuning_cfg: DictConfig
-    scores: dict[Settings, list[float]] = field(default_factory=dict)
+    scores: dict[Settings, dict[int, float]] = field(default_factory=dict)
     tuning_runs: list[str] = field(default_factory=list)
     choice: Choice | None = None
+    own: dict[int, Settings] = field(default_factory=dict)
     runs: list[Plan] = field(default_factory=list)
+
+    def best(self, seed: int) -> Settings:
+        """Return the settings that a replicate runs at: its own where it was tuned by itself."""
+        return self.own.get(seed, self.choice.best if self.choice is not None else ())
 
 
 @dataclass
@@ -37,8 +45,8 @@ class CellState:
 
 
 def tuning_seeds(tune: DictConfig) -> range:
-    """Return the seeds of tuning runs: none of them ever enters a verdict."""
-    return range(TUNING_SEED, TUNING_SEED + int(tune.seeds))
+    """Return the seeds of shared tuning: none of them ever enters a verdict."""
+    return range(TUNING_SEED, TUNING_SEED + int(tune.seeds or SHARED_SEEDS))
 
 
 def study_record(cfg: DictConfig, declaration: Declaration, cells: Sequence[CellState]) -> Record:
@@ -70,6 +78,8 @@ def _cell(state: CellState, tune: DictConfig | None) -> Record:
         "target": data_name(cfg.target),
         "backbone": str(cfg.backbone.name),
         "metric": state.metric,
+        "budget": "own_best" if state.cell.own_best else "equal",
+        "own_best_of": state.cell.twin,
         "arms": [_arm(arm, state, tune) for arm in state.arms],
     }
 
@@ -84,6 +94,8 @@ def _arm(state: ArmState, cell: CellState, tune: DictConfig | None) -> Record:
         "strategy": str(cfg.strategy.name),
         "overrides": list(state.arm.overrides),
         "control": state.arm.control,
+        "of": state.arm.of,
+        "without": state.arm.without,
         "tuning": _tuning(state, state.choice, cell, tune),
         "runs": [{"seed": plan.cfg.seed, "run_id": plan.run_id} for plan in state.runs],
     }
@@ -97,14 +109,17 @@ def _tuning(
     return {
         "grid": cell.grid,
         "shots": tune.shots,
-        "seeds": list(tuning_seeds(tune)),
-        "trials": len(state.tuning_runs),
+        "per": tune.per,
+        "seeds": sorted({seed for found in state.scores.values() for seed in found}),
+        "trials": len(state.scores) if state.own else len(state.tuning_runs),
         "scores": [
-            {"settings": dict(settings), "validation": values}
-            for settings, values in sorted(state.scores.items())
+            {"settings": dict(settings), "validation": list(found.values())}
+            for settings, found in sorted(state.scores.items())
         ],
         "best": dict(choice.best),
+        "best_by_seed": {str(seed): dict(best) for seed, best in state.own.items()},
         "edges": dict(choice.edges),
-        "rate_at_edge": bool(choice.edges),
+        "rate_at_edge": any(not is_budget(key) for key in choice.edges),
+        "budget_at_edge": any(is_budget(key) for key in choice.edges),
         "runs": state.tuning_runs,
     }

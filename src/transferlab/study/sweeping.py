@@ -13,7 +13,7 @@ from transferlab.composing import parse
 from transferlab.errors import UserError
 from transferlab.outcome import outcome
 from transferlab.records import sha256
-from transferlab.study.checking import check_study
+from transferlab.study.checking import check_forgetting, check_study
 from transferlab.study.composition import ArmConfigs
 from transferlab.study.conduct import Study
 from transferlab.study.declaration import declare
@@ -54,6 +54,7 @@ def sweep(
     )
     configs = ArmConfigs(context.config_loader, config)
     study = Study(config, declaration, configs, launching(launcher, config))
+    check_forgetting(config, [state.cfg for cell in study.cells for state in cell.arms])
     study.settle_metric()
     if config.dry_run:
         show_study(study)

@@ -36,7 +36,8 @@ def choose(grid: Mapping[str, Sequence[Any]], scores: Mapping[Settings, Sequence
 
     Args:
         grid: key -> values.
-        scores: point -> one score a tuning seed, higher is better; NaN counts as the worst.
+        scores: point -> one score a tuning seed, higher is better; NaN counts as 0, the worst of
+            a share.
     """
     best = max(points(grid), key=lambda point: _mean(scores[point]))  # max keeps the first of ties
     edges = {}
@@ -49,6 +50,11 @@ def choose(grid: Mapping[str, Sequence[Any]], scores: Mapping[Settings, Sequence
         elif value == values[0]:
             edges[key] = "low"
     return Choice(best, edges)
+
+
+def is_budget(key: str) -> bool:
+    """Say whether a key sets a budget: more steps than those offered are no better rate."""
+    return key.partition(".")[0] == "budget"
 
 
 def extended(
@@ -65,6 +71,8 @@ def extended(
     changed = False
     for key, values in grown.items():
         ends = {choice.edges[key] for choice in choices if key in choice.edges}
+        if is_budget(key):
+            continue
         if not _numeric(values) or len(values) < 2 or min(values) <= 0:
             continue
         low, high = values[0] ** 2 / values[1], values[-1] ** 2 / values[-2]
@@ -86,7 +94,7 @@ def _numeric(values: Sequence[Any]) -> bool:
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value if math.isfinite(value) else 0.0 for value in values]
+    known = [0.0 if math.isnan(value) else value for value in values]
     return sum(known) / len(known) if known else 0.0
 
 

@@ -100,6 +100,13 @@ class Synthetic:
             "runs": entries,
         }
 
+    def logits(self, log_prob: Any) -> Any:
+        """Scores of all classes that agree with the true class's probability."""
+        own = np.exp(log_prob)[:, None]
+        table = np.repeat((1 - own) / (len(CLASSES) - 1), len(CLASSES), axis=1)
+        table[np.arange(self.items), self.labels] = own[:, 0]
+        return np.log(table).astype(np.float32)
+
     def run(self, run_id: str, shots: int, plan: Plan, seed: int) -> None:
         digest = hashlib.sha256(run_id.encode()).digest()
         generator = np.random.default_rng(list(digest[:8]))
@@ -122,6 +129,7 @@ class Synthetic:
                     "label": self.labels,
                     "prediction": np.where(correct, self.labels, wrong),
                     "log_prob": log_prob,
+                    "logits": list(self.logits(log_prob)),
                 }
             ).sample(frac=1, random_state=seed).to_parquet(folder / "predictions.parquet")
         steps = [0, 20, 40, 60, 80, 100]
@@ -150,6 +158,7 @@ class Synthetic:
             "image_size": 32,
             "classes": CLASSES,
             "n_train": shots * len(CLASSES),
+            "n_pool": 100 * len(CLASSES),
             "n_validation": 179,
             "n_test": self.items,
             "metric": "accuracy",

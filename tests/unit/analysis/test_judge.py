@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from transferlab.analysis.judge import judge
-from transferlab.analysis.load import Answers, read_test_items
+from transferlab.analysis.load import Answers, read_items
 from transferlab.analysis.terminal import show
 from transferlab.errors import UserError
 
@@ -234,11 +234,11 @@ def test_effort_grows_in_proportion_to_the_records(
 ) -> None:
     reads: list[str] = []
 
-    def counted(directory: Path, run_id: str) -> Answers:
+    def counted(directory: Path, run_id: str, **options: Any) -> Answers:
         reads.append(run_id)
-        return read_test_items(directory, run_id)
+        return read_items(directory, run_id, **options)
 
-    monkeypatch.setattr("transferlab.analysis.pairs.read_test_items", counted)
+    monkeypatch.setattr("transferlab.analysis.pairs.read_items", counted)
 
     def seconds(name: str, seeds: int) -> float:
         directory = synthetic(name, seeds=seeds, items=50).write({5: synthetic.FAMILY})

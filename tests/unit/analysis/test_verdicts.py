@@ -15,7 +15,8 @@ from transferlab.analysis.facts import compared
 from transferlab.analysis.judge import judge
 from transferlab.analysis.load import load_study
 from transferlab.analysis.tables import runs_csv
-from transferlab.analysis.words import BLAME, FLAGS, REASONS, sentence
+from transferlab.analysis.terms import BLAME, FLAGS, REASONS
+from transferlab.analysis.words import sentence
 from transferlab.stats.verdict import transfer_verdict
 
 
@@ -299,8 +300,7 @@ def test_every_reason_and_flag_that_occurs_is_explained(synthetic: Callable[...,
     for verdict in verdicts.values():
         assert set(verdict["flags"]) <= FLAGS.keys()
         assert verdict["reason"] is None or verdict["reason"] in REASONS
-        assert verdict["scope"] == "this_pool"
-        assert "scope_not_covered" in verdict["flags"]
+        assert verdict["scope"] == "new_target_data"
         assert sentence(verdict) == verdict["sentence"]
     assert {"unequal_batch_size", "different_head"} <= set(verdicts["batch"]["flags"])
     assert all("{why}" in text for key, text in BLAME.items() if key == "cannot_tell")

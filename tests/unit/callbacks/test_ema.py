@@ -32,8 +32,8 @@ class Watcher(Cost):
 
     stop: int | None = None
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *energy: str) -> None:
+        super().__init__(*energy)
         self.raw: dict[int, State] = {}
         self.begun: dict[int, State] = {}
         self.validated: dict[int, State] = {}

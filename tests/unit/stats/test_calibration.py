@@ -1,187 +1,140 @@
-"""Error rates and power of the verdict on simulated experiments with known truth."""
-
-from collections import Counter
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from scipy import stats
+import torch
+from scipy.special import log_softmax, softmax
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification.calibration_error import _ce_compute
 
-from transferlab.stats.crossed import compare
-from transferlab.stats.verdict import adjust, transfer_verdict
-
-Arms = tuple[np.ndarray, np.ndarray]
-Method = Callable[[np.ndarray, np.ndarray], str]
-
-
-def simulate(
-    rng: np.random.Generator,
-    n: int,
-    M: int,
-    shifts: tuple[float, ...] = (0.0,),
-    run_sd: float = 0.06,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Correctness of arms sharing items with one scratch arm, by a probit model."""
-    ability = 1.2 * rng.standard_normal(M) + 0.9
-
-    def arm(shift: float) -> np.ndarray:
-        latent = ability + 0.7 * rng.standard_normal(M) + run_sd * rng.standard_normal((n, 1))
-        return latent + 0.5 * rng.standard_normal((n, M)) + shift > 0
-
-    return [arm(shift) for shift in shifts], arm(0.0)
-
-
-def words(method: Method, n: int, M: int, repeats: int, shift: float = 0.0) -> Counter[str]:
-    """Shares of the verdicts over simulated comparisons."""
-    rng = np.random.default_rng([n, M, repeats])
-    counts: Counter[str] = Counter()
-    for _ in range(repeats):
-        (transfer,), scratch = simulate(rng, n, M, (shift,))
-        counts[method(transfer, scratch)] += 1
-    return Counter({word: count / repeats for word, count in counts.items()})
-
-
-def ours(transfer: np.ndarray, scratch: np.ndarray) -> str:
-    return transfer_verdict(transfer, scratch).verdict
-
-
-def seeds_only(transfer: np.ndarray, scratch: np.ndarray) -> str:
-    """What a paired t test over run accuracies would say."""
-    runs = transfer.mean(axis=1) - scratch.mean(axis=1)
-    if np.ptp(runs) < 1e-12:
-        return "inconclusive"
-    p = stats.ttest_1samp(runs, 0.0).pvalue
-    return "inconclusive" if p >= 0.05 else "negative" if runs.mean() < 0 else "positive"
-
-
-def bootstrap(transfer: np.ndarray, scratch: np.ndarray) -> str:
-    """What a percentile bootstrap over run accuracies would say."""
-    runs = transfer.mean(axis=1) - scratch.mean(axis=1)
-    picks = np.random.default_rng(0).integers(0, len(runs), size=(1000, len(runs)))
-    low, high = np.percentile(runs[picks].mean(axis=1), [2.5, 97.5])
-    return "negative" if high < 0 else "positive" if low > 0 else "inconclusive"
-
-
-def assert_keeps_its_error_rate(method: Method, n: int, M: int, repeats: int) -> None:
-    shares = words(method, n, M, repeats)
-    assert shares["negative"] <= 0.035, shares
-    assert shares["negative"] + shares["positive"] <= 0.07, shares
-
-
-def test_a_short_check_of_the_error_rate() -> None:
-    assert_keeps_its_error_rate(ours, 5, 150, 600)
-
-
-def test_a_short_check_of_the_power() -> None:
-    assert words(ours, 5, 500, 150, shift=-0.4)["negative"] >= 0.97
-
-
-@pytest.mark.parametrize("method", [seeds_only, bootstrap])
-def test_methods_that_ignore_the_test_set_fail_the_same_check(method: Method) -> None:
-    with pytest.raises(AssertionError, match="negative"):
-        assert_keeps_its_error_rate(method, 5, 150, 600)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("M", [150, 2000])
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_null_error_rates(n: int, M: int) -> None:
-    assert_keeps_its_error_rate(ours, n, M, 2000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", [seeds_only, bootstrap])
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_seed_only_methods_fail_the_null(method: Method, n: int) -> None:
-    with pytest.raises(AssertionError, match="negative"):
-        assert_keeps_its_error_rate(method, n, 150, 2000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shift", "n", "M", "least"), [(-0.4, 5, 500, 0.97), (-0.15, 10, 2000, 0.88)]
+from transferlab.stats.calibration import (
+    COLDEST,
+    HOTTEST,
+    expected_calibration_error,
+    fit_temperature,
+    scaled,
 )
-def test_power(shift: float, n: int, M: int, least: float) -> None:
-    assert words(ours, n, M, 800, shift)["negative"] >= least
+from transferlab.stats.metrics import log_loss
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_a_difference_as_large_as_the_margin_is_rarely_equivalent(sign: int) -> None:
-    rng = np.random.default_rng(7)
-    hits = 0
-    for _ in range(2000):
-        items = 0.03 * rng.standard_normal(400) + 0.01 * sign
-        D = items + 0.004 * rng.standard_normal((8, 1)) + 0.05 * rng.standard_normal((8, 400))
-        hits += transfer_verdict(D, np.zeros_like(D)).verdict == "equivalent"
-    assert 0.02 <= hits / 2000 <= 0.06  # not rare because it can't happen, either
+def overconfident(
+    temperature: float, M: int = 4000, C: int = 6, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are right once divided by a temperature, and labels drawn from them."""
+    rng = np.random.default_rng(seed)
+    true = 1.5 * rng.standard_normal((M, C))
+    labels = (true + rng.gumbel(size=(M, C))).argmax(axis=1)
+    return temperature * true, labels
 
 
-@pytest.mark.slow
-def test_a_large_experiment_shows_equivalence() -> None:
-    rng = np.random.default_rng(8)
-    verdicts = []
-    for _ in range(10):
-        (transfer,), scratch = simulate(rng, 20, 20000, run_sd=0.004)  # 0.1 points of accuracy
-        verdicts.append(transfer_verdict(transfer, scratch).verdict)
-    assert verdicts.count("equivalent") >= 7, verdicts
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("bins", [15, 7])
+def test_ece_equals_torchmetrics(temperature: float, bins: int) -> None:
+    logits, labels = overconfident(temperature, M=700)
+    odds = softmax(logits, axis=1)
+    public = multiclass_calibration_error(
+        torch.from_numpy(odds), torch.from_numpy(labels), num_classes=6, n_bins=bins, norm="l1"
+    )
+    # What the public function calls after rounding confidences to 32 bits.
+    right = torch.from_numpy(1.0 * (odds.argmax(axis=1) == labels))
+    exact = _ce_compute(torch.from_numpy(odds.max(axis=1)), right, bins, norm="l1")
+    found = expected_calibration_error(log_softmax(logits, axis=1), labels, bins=bins)
+    assert found == pytest.approx(float(public), abs=1e-6)
+    assert found == pytest.approx(float(exact), abs=1e-9)
 
 
-@pytest.mark.slow
-def test_holm_keeps_the_familys_error_rate() -> None:
-    rng = np.random.default_rng(11)
-    adjusted = raw = 0
-    for _ in range(1000):
-        family, scratch = simulate(rng, 5, 500, (0.0,) * 8)
-        comparisons = [compare(arm, scratch) for arm in family]
-        adjusted += any(each.verdict == "negative" for each in adjust(comparisons))
-        raw += any(adjust([each])[0].verdict == "negative" for each in comparisons)
-    assert adjusted / 1000 <= 0.035
-    assert raw / 1000 > 0.07  # the family is a real one: without Holm it fails
+def test_ece_by_hand() -> None:
+    # Confidence .9 and right half the time, confidence .6 and always right.
+    log_probs = np.log([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
+    labels = [0, 0, 1, 1, 1, 1]
+    assert expected_calibration_error(log_probs, labels) == pytest.approx((4 * 0.4 + 2 * 0.4) / 6)
+    # In one bin the two errors, one each way, make up for each other in part.
+    assert expected_calibration_error(log_probs, labels, bins=1) == pytest.approx(
+        abs(4 / 6 - (4 * 0.9 + 2 * 0.6) / 6)
+    )
 
 
-@pytest.mark.slow
-def test_planned_looks_keep_the_error_rate_and_unplanned_ones_do_not() -> None:
-    rng = np.random.default_rng(12)
-    planned = unplanned = 0
-    for _ in range(3000):
-        runs = rng.normal(0.0, 0.015, size=(20, 1)) * np.ones((1, 2))
-        seen = [compare(runs[:n], 0 * runs[:n]) for n in (5, 10, 20)]
-        planned += any(adjust([look], looks=3)[0].verdict == "negative" for look in seen)
-        unplanned += any(adjust([look])[0].verdict == "negative" for look in seen)
-    assert planned / 3000 <= 0.03
-    assert unplanned > 1.5 * planned
+def test_certainty_lies_in_the_last_bin() -> None:
+    with np.errstate(divide="ignore"):
+        certain = np.log([[1.0, 0.0], [0.97, 0.03]])
+    assert expected_calibration_error(certain, [0, 1]) == pytest.approx(abs(1 - 1.97) / 2)
+    assert expected_calibration_error(certain[:1], [0]) == 0.0
+    assert expected_calibration_error(certain[:1], [1]) == 1.0
 
 
-@pytest.mark.slow
-def test_clusters_restore_the_error_rate_of_clustered_items() -> None:
-    rng = np.random.default_rng(13)
-    blind = aware = 0
-    for _ in range(1200):
-        sizes = rng.integers(1, 9, size=60)
-        clusters = np.repeat(np.arange(60), sizes)
-        ability = 0.9 + 1.2 * rng.standard_normal(60)[clusters]
-
-        def arm(ability: np.ndarray = ability, clusters: np.ndarray = clusters) -> np.ndarray:
-            latent = ability + 0.7 * rng.standard_normal(60)[clusters]
-            noise = rng.standard_normal((5, len(clusters)))
-            return latent + 0.06 * rng.standard_normal((5, 1)) + 0.5 * noise > 0
-
-        transfer, scratch = arm(), arm()
-        decided = ("positive", "negative")
-        blind += ours(transfer, scratch) in decided
-        aware += transfer_verdict(transfer, scratch, clusters=clusters).verdict in decided
-    assert aware / 1200 <= 0.07
-    assert blind / 1200 > 0.12
+def test_right_probabilities_have_the_error_of_chance_alone() -> None:
+    logits, labels = overconfident(1.0, M=2000)
+    assert 0.005 < expected_calibration_error(log_softmax(logits, axis=1), labels) < 0.05
 
 
-@pytest.mark.slow
-def test_macro_recall_keeps_the_error_rate_on_unequal_classes() -> None:
-    rng = np.random.default_rng(14)
-    classes = np.repeat(np.arange(5), [200, 100, 50, 30, 20])
-    wrong = 0
-    for _ in range(1500):
-        (transfer,), scratch = simulate(rng, 5, 400)
-        verdict = transfer_verdict(transfer, scratch, classes=classes).verdict
-        wrong += verdict in ("positive", "negative")
-    assert wrong / 1500 <= 0.07
+def test_temperature_is_recovered() -> None:
+    logits, labels = overconfident(2.5)
+    found = fit_temperature(logits, labels)
+    assert found.value == pytest.approx(2.5, rel=0.05)
+    assert found.ece_before > 0.15
+    assert found.ece_after < 0.03
+    assert not found.at_edge
+    assert found.nll_before == pytest.approx(log_loss(log_softmax(logits, axis=1), labels))
+    fresh, truth = overconfident(2.5, seed=1)
+    before = log_loss(log_softmax(fresh, axis=1), truth)
+    assert log_loss(log_softmax(scaled(fresh, found.value), axis=1), truth) < before
+
+
+def test_temperature_undoes_a_scaling_exactly() -> None:
+    logits, labels = overconfident(1.0, M=300)
+    one, three = fit_temperature(logits, labels), fit_temperature(3 * logits, labels)
+    assert three.value == pytest.approx(3 * one.value, rel=1e-4)
+    assert three.nll_after == pytest.approx(one.nll_after, rel=1e-9)
+
+
+def test_temperature_is_the_least_of_a_fine_grid() -> None:
+    logits, labels = overconfident(0.6, M=120, seed=5)
+    found = fit_temperature(logits, labels)
+    grid = [log_loss(log_softmax(logits / T, axis=1), labels) for T in np.geomspace(0.05, 20, 2000)]
+    assert found.nll_after <= min(grid) + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_likelihood_never_falls_and_no_answer_changes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    M, C = int(rng.integers(1, 40)), int(rng.integers(2, 6))
+    logits = 10 ** rng.uniform(-3, 3) * rng.standard_normal((M, C))
+    labels = rng.integers(0, C, M)
+    found = fit_temperature(logits, labels)
+    assert found.nll_after <= found.nll_before
+    assert COLDEST <= found.value <= HOTTEST
+    answers = scaled(logits, found.value).argmax(axis=1)
+    assert (answers == logits.argmax(axis=1)).all()
+
+
+def test_an_answer_by_a_hair_keeps_its_place() -> None:
+    near = np.array([[1.9, np.nextafter(1.9, 2.0), 0.3]])
+    for temperature in (0.07, 1.8, 100.0):
+        assert scaled(near, temperature).argmax() == 1
+    assert (near / 1.8).argmax() == 0, "plain division makes a tie of them"
+
+
+def test_items_that_are_all_right_or_all_wrong_end_at_an_edge() -> None:
+    logits = np.array([[3.0, 0.0], [0.0, 2.0]])
+    sure, lost = fit_temperature(logits, [0, 1]), fit_temperature(logits, [1, 0])
+    assert sure.at_edge
+    assert lost.at_edge
+    assert sure.value == pytest.approx(COLDEST, rel=1e-3)
+    assert lost.value == pytest.approx(HOTTEST, rel=1e-3)
+    flat = fit_temperature(np.zeros((4, 3)), [0, 1, 2, 0])  # no temperature matters
+    assert flat.value == 1.0
+    assert flat.nll_before == flat.nll_after == pytest.approx(np.log(3))
+
+
+def test_wrong_inputs_are_named() -> None:
+    with pytest.raises(ValueError, match=r"log_softmax\(logits\)"):
+        expected_calibration_error([[0.2, 0.3]], [0])
+    with pytest.raises(ValueError, match="bins=0"):
+        expected_calibration_error(np.log([[0.5, 0.5]]), [0], bins=0)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_temperature([[np.inf, 0.0]], [0])
+    with pytest.raises(ValueError, match="0 to the number of classes"):
+        fit_temperature([[1.0, 0.0]], [2])
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        fit_temperature([1.0, 0.0], [0])
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="temperature="):
+            scaled([[1.0, 0.0]], wrong)

@@ -154,6 +154,43 @@ def test_clusters_across_classes_carry_their_covariance() -> None:
     assert np.mean(parts) == pytest.approx(np.var(estimates), rel=0.15)
 
 
+def test_scope_widens_the_run_part_alone() -> None:
+    """s^2 (1 / n + rho / (1 - rho)) with s^2 = n A; n = 4 and rho = .2 make it A (1 + 4 / 4)."""
+    transfer, scratch = scores(11)
+    pool, new = compare(transfer, scratch), compare(transfer, scratch, rho=0.2)
+    assert (new.delta, new.run_part, new.test_part) == (pool.delta, pool.run_part, pool.test_part)
+    assert pool.widened_run_part == pool.run_part
+    assert new.widened_run_part == pytest.approx(2 * pool.run_part)
+    assert new.widened_run_part == pytest.approx(pool.run_part * (1 / 4 + 0.2 / 0.8) * 4)
+    assert new.target_part == pytest.approx(pool.run_part)
+    assert (pool.rho, new.rho) == (0.0, 0.2)
+
+
+def test_ten_folds_have_the_variance_of_nadeau_and_bengio() -> None:
+    """Cross-validation trains on 9 of 10 folds; theirs is s^2 (1/10 + 1/9) with rho = 1/10."""
+    transfer, scratch = scores(12, n=10)
+    found = compare(transfer, scratch, rho=0.1)
+    runs = (transfer - scratch).mean(axis=1)
+    assert found.widened_run_part == pytest.approx(runs.var(ddof=1) * (1 / 10 + 1 / 9))
+
+
+def test_the_whole_pool_says_nothing_of_new_data() -> None:
+    transfer, scratch = scores(13)
+    for rho in (1.0, 2.5):
+        whole = compare(transfer, scratch, rho=rho)
+        assert whole.reason == "scope_not_estimable"
+        assert np.isnan(whole.widened_run_part)
+        assert whole.delta == compare(transfer, scratch).delta
+    assert compare(scratch, scratch, rho=1.0).reason == "scope_not_estimable"
+    assert compare(transfer[:1], scratch[:1], rho=1.0).reason == "single_replicate"
+
+
+@pytest.mark.parametrize("rho", [-0.1, np.nan])
+def test_a_share_below_zero_is_refused(rho: float) -> None:
+    with pytest.raises(ValueError, match=f"rho={rho} is no share.*subset size over pool size"):
+        compare(*scores(14), rho=rho)
+
+
 @pytest.mark.parametrize("n", [2, 5, 12])
 def test_without_a_test_part_the_interval_is_the_paired_t(n: int) -> None:
     runs = np.random.default_rng(n).normal(0.5, 1.0, size=n)

@@ -101,6 +101,52 @@ def test_more_seeds_cannot_help_where_the_test_set_is_too_small() -> None:
     assert needed.test_items_needed == int(np.ceil(300 * stats.norm.isf(0.025) ** 2))
 
 
+def test_overlapping_subsets_leave_a_part_that_no_seeds_remove() -> None:
+    """s = .03 and rho = 1/4: s^2 (1/n + 1/3) falls to .0003, whose normal half-width is .034."""
+    narrow = Comparison(0.05, 0.03**2 / 5, 1e-5, 5, 1000, rho=0.25)
+    needed = seeds_needed(narrow, margin=0.01, alpha=0.05)
+    floor = (0.03**2 / 3 + 1e-5) ** 0.5
+    assert needed.floor_half_width == pytest.approx(stats.norm.isf(0.025) * floor)
+    assert needed.state == "more_seeds"
+
+    def width(n: int) -> float:
+        return half_width(0.03**2 * (1 / n + 1 / 3), 1e-5, n, 0.05)
+
+    assert needed.sign is not None
+    assert width(needed.sign) < 0.05 <= width(needed.sign - 1)
+    plain = seeds_needed(Comparison(0.05, 0.03**2 / 5, 1e-5, 5, 1000), margin=0.01, alpha=0.05)
+    assert plain.sign is not None
+    assert plain.sign < needed.sign
+
+
+def test_more_target_data_is_the_answer_where_the_pool_is_too_small() -> None:
+    blocked = Comparison(0.03, 0.03**2 / 5, 1e-5, 5, 1000, rho=0.25)
+    needed = seeds_needed(blocked, margin=0.01, alpha=0.05)
+    assert (needed.sign, needed.equiv, needed.next, needed.guarantee) == (None,) * 4
+    assert needed.state == "more_target_data"
+    assert needed.test_items_needed is None
+
+
+def test_more_test_items_is_the_answer_where_they_and_the_overlap_share_the_blame() -> None:
+    both = Comparison(0.04, 0.03**2 / 5, 3e-4, 5, 1000, rho=0.25)
+    needed = seeds_needed(both, margin=0.01, alpha=0.05)
+    assert needed.state == "more_test_items"
+    square = stats.norm.isf(0.025) ** 2
+    expected = 2 * 1000 * square * 3e-4 / (0.04**2 - square * 0.0003)
+    assert needed.test_items_needed == int(np.ceil(expected))
+    # With that many, the floor is below the difference, so some number of seeds settles it.
+    items = needed.test_items_needed
+    more = Comparison(0.04, 0.03**2 / 5, 3e-4 * 1000 / items, 5, items, rho=0.25)
+    assert seeds_needed(more, margin=0.01, alpha=0.05).state == "more_seeds"
+
+
+def test_a_scope_that_is_not_estimable_needs_target_data() -> None:
+    whole = Comparison(0.3, 1e-6, 1e-6, 5, 500, "scope_not_estimable", rho=1.0)
+    needed = seeds_needed(whole, margin=0.01, alpha=0.05)
+    assert (needed.state, needed.next, needed.guarantee) == ("more_target_data", None, None)
+    assert np.isnan(needed.floor_half_width)
+
+
 def test_equivalence_is_the_easier_goal_near_zero() -> None:
     needed = seeds_needed(Comparison(0.0, 1e-5, 1e-3, 5, 150), margin=0.01, alpha=0.05)
     assert needed.sign is None

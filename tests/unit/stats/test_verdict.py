@@ -89,6 +89,29 @@ def test_runs_that_are_copies_are_refused_and_never_a_certainty(rounding: float)
     assert np.isnan(verdict.p_sign)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")
+def test_where_a_t_test_is_certain_of_copies_the_verdict_is_not() -> None:
+    transfer, scratch = (np.repeat(arm[:1], 5, axis=0) for arm in arms(0.3))
+    runs = transfer.mean(axis=1) - scratch.mean(axis=1)
+    assert stats.ttest_1samp(runs, 0.0).pvalue < 1e-12
+    assert np.isnan(transfer_verdict(transfer, scratch).unadjusted.sign)
+
+
+def test_a_replicate_that_is_not_finite_is_never_dropped_in_silence() -> None:
+    runs = np.array([[0.1], [0.2], [np.nan], [0.15]]) * np.ones((1, 3))
+    assert stats.ttest_1samp(runs[:, 0], 0.0, nan_policy="omit").pvalue < 0.05
+    with pytest.raises(ValueError, match=r"transfer\[2, 0\] is nan"):
+        transfer_verdict(runs, np.zeros((4, 3)))
+
+
+def test_five_replicates_can_decide_where_ranks_alone_cannot() -> None:
+    """The smallest two-sided p of a signed-rank or sign-flip test of five runs is 2 / 2^5."""
+    transfer, scratch = arms(0.15, n=5)
+    runs = transfer.mean(axis=1) - scratch.mean(axis=1)
+    assert stats.wilcoxon(runs).pvalue == pytest.approx(0.0625)
+    assert transfer_verdict(transfer, scratch).verdict == "positive"
+
+
 def test_a_constant_difference_is_degenerate_in_spite_of_rounding() -> None:
     scratch = np.random.default_rng(0).random((5, 30))
     assert transfer_verdict(scratch + 0.1, scratch).reason == "degenerate"
@@ -174,6 +197,48 @@ def test_ids_must_be_one_per_item(name: str) -> None:
 def test_error_rates_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}=.*Use a number"):
         transfer_verdict(*arms(0.1), **options)
+
+
+def test_a_claim_about_new_data_is_the_correlated_t_test() -> None:
+    """Without a test part it is Student's t on s^2 (1 / n + rho / (1 - rho))."""
+    runs = np.array([[0.3], [0.1], [0.4], [0.2], [-0.1]])
+    sides = np.repeat(runs, 50, axis=1), np.zeros((5, 50))
+    pool, new = (adjust([compare(*sides, rho=rho)])[0] for rho in (0.0, 0.2))
+    error = (runs.var(ddof=1) * (1 / 5 + 0.25)) ** 0.5
+    assert new.p_sign == pytest.approx(2 * stats.t.sf(runs.mean() / error, 4))
+    half = stats.t.isf(0.025, 4) * error
+    assert new.ci95 == pytest.approx((runs.mean() - half, runs.mean() + half))
+    assert new.run_part == pool.run_part == pool.widened_run_part
+    assert new.widened_run_part == pytest.approx(error**2)
+    assert (pool.rho, new.rho) == (0.0, 0.2)
+
+
+def test_a_wider_claim_is_never_surer() -> None:
+    comparisons = [compare(*arms(0.04), rho=rho) for rho in (0.0, 0.1, 0.5, 0.9)]
+    p = [adjust([each], margin=0.1)[0].unadjusted for each in comparisons]
+    assert [each.sign for each in p] == sorted(each.sign for each in p)
+    assert [each.equiv for each in p] == sorted(each.equiv for each in p)
+
+
+def test_a_claim_that_no_pool_supports_is_undecided() -> None:
+    verdict = adjust([compare(*arms(0.3), rho=1.0)])[0]
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "scope_not_estimable")
+    assert np.isnan([*verdict.ci95, *verdict.ci_family, verdict.p_sign, verdict.p_equiv]).all()
+    assert verdict.delta > 0.1
+    assert verdict.run_part > 0
+    assert verdict.seeds_needed.state == "more_target_data"
+    assert not verdict.beyond_margin
+
+
+def test_more_target_data_is_what_is_said_to_be_missing() -> None:
+    rng = np.random.default_rng(3)
+    runs = 0.02 + 0.03 * rng.normal(size=(20, 1)) + np.zeros((1, 200))
+    verdict = adjust([compare(runs, 0 * runs, rho=0.5)])[0]
+    assert verdict.verdict == "inconclusive"
+    assert "target_data_limits" in verdict.flags
+    assert "test_set_limits" not in verdict.flags
+    pool = adjust([compare(runs, 0 * runs)])[0]
+    assert "target_data_limits" not in pool.flags
 
 
 def test_a_verdict_becomes_plain_json() -> None:

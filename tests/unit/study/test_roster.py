@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from transferlab.errors import UserError
 from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration
-from transferlab.study.roster import with_controls, with_scratch
+from transferlab.study.roster import with_controls, with_parts_left_out, with_scratch
 
 CELL = Cell("all")
 
@@ -22,11 +22,15 @@ class Composed:
 
 @pytest.fixture
 def roster(compose: Callable[..., DictConfig]) -> Callable[..., list[Arm]]:
-    def make(*arms: tuple[str, ...], add: bool = True, controls: bool = True) -> list[Arm]:
+    def make(
+        *arms: tuple[str, ...], add: bool = True, controls: bool = True, leave_out: bool = False
+    ) -> list[Arm]:
         named = tuple(Arm(" ".join(overrides), overrides) for overrides in arms)
         declaration = Declaration((), (CELL,), named, (0, 1), False)
         configs = Composed(compose)
         found = with_scratch(CELL, declaration, configs, add=add)
+        if leave_out:
+            found = with_parts_left_out(found, CELL, declaration, configs)
         return with_controls(found, CELL, declaration, configs) if controls else found
 
     return make
@@ -71,3 +75,36 @@ def test_a_frozen_strategy_gets_one_random_control(roster) -> None:
     (control,) = [arm for arm in arms if arm.role == "control"]
     assert control.overrides == ("source=none", "strategy=feature_extraction")
     assert {arm.control for arm in arms if arm.role == "transfer"} == {control.id}
+
+
+MIXED = ("source=composed", "source.parts=[glyphs,noise,digits]")
+
+
+def test_every_part_of_a_composed_source_is_left_out_once(roster) -> None:
+    arms = roster((*MIXED, "strategy=fine_tune"), ("source=glyphs", "strategy=fine_tune"),
+                  leave_out=True)  # fmt: skip
+    (whole,) = [arm for arm in arms if arm.overrides[:1] == MIXED[:1] and arm.role == "transfer"]
+    without = [arm for arm in arms if arm.role == "ablation"]
+    assert [(arm.of, arm.without) for arm in without] == [
+        (whole.id, "digits"), (whole.id, "glyphs"), (whole.id, "noise"),
+    ]  # fmt: skip
+    for arm in without:
+        assert arm.overrides == (*whole.overrides, f"source.leave_out={arm.without}")
+        assert arm.control is None
+    assert [arm.role for arm in arms] == ["scratch", "transfer", "transfer", *["ablation"] * 3]
+    assert len({arm.id for arm in arms}) == len(arms)
+
+
+def test_a_part_left_out_of_a_frozen_arm_needs_no_control_of_its_own(roster) -> None:
+    arms = roster((*MIXED, "strategy=feature_extraction"), leave_out=True)
+    assert [arm.role for arm in arms].count("control") == 1
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [("source=glyphs", "strategy=fine_tune"), (*MIXED, "strategy=scratch"),
+     (*MIXED, "strategy=fine_tune", "source.leave_out=noise")],
+)  # fmt: skip
+def test_leaving_parts_out_where_there_are_none_is_refused(arm: tuple[str, ...], roster) -> None:
+    with pytest.raises(UserError, match="no arm has a composed source"):
+        roster(arm, leave_out=True)

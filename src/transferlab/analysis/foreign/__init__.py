@@ -1,0 +1,1 @@
+"""Results that were made elsewhere: a table read, judged and shown like a study."""

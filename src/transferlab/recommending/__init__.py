@@ -1,0 +1,1 @@
+"""The command ``recommend``: candidates composed, scored, ranked and advised on."""
