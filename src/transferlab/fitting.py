@@ -194,25 +194,12 @@ def _norms_stand_still(
 
 
 def _calibrate_norms(model: TransferModel, data: TransferDataModule, trainer: Trainer) -> None:
-    """Give a frozen random backbone running statistics of the training images, without labels.
-
-    Left at mean 0 and variance 1 they would cripple it, and the control would blame the source.
-    """
-    norms = model.norm_layers()
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
+    """Give a frozen random backbone running statistics of the training images."""
     device = trainer.strategy.root_device
     model.to(device)
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
     data.predicted = [data.train]
-    with torch.no_grad():
-        for raw in data.predict_dataloader()[0]:
-            model.features(data.on_after_batch_transfer(raw, 0).images.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    model.calibrate_norms(
+        data.on_after_batch_transfer(raw, 0).images.to(device)
+        for raw in data.predict_dataloader()[0]
+    )
     model.train()

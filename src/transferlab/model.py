@@ -1,8 +1,9 @@
 """A backbone and a head, with modules held in the mode that the strategy wants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -74,6 +75,30 @@ class TransferModel(nn.Module):
             for module in self.backbone.modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
+
+    def calibrate_norms(self, batches: Iterable[Tensor]) -> None:
+        """Give random weights running statistics of images, without labels; ends in eval mode.
+
+        Left at mean 0 and variance 1 a frozen random backbone would be crippled, and any source
+        would look good beside it.
+
+        Args:
+            batches: normalised input on the model's device.
+        """
+        norms = self.norm_layers()
+        momenta = [norm.momentum for norm in norms]
+        self.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches
+            norm.train()
+        if norms:
+            with torch.no_grad():
+                for images in batches:
+                    self.features(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.eval()
 
 
 def _factors(adapter: nn.Module) -> list[nn.Parameter]:

@@ -264,11 +264,12 @@ def _save_weights(plan: Plan, fitted: Fit) -> Record | None:
     if plan.cfg.checkpoint.keep == "none":
         return None
     state = {k: v.detach().cpu().contiguous() for k, v in fitted.module.model.state_dict().items()}
-    notes = {"run_id": plan.run_id, "backbone": plan.cfg.backbone.name, "format": str(FORMAT)}
+    notes = {"run_id": plan.run_id, "backbone": plan.cfg.backbone.name, "format": FORMAT}
     name = plan.cfg.checkpoint.select
     path = plan.directory / "checkpoints" / f"{name}.safetensors"
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata=notes)
+        # one entry: safetensors writes several in any order, and equal weights would differ
+        save_file(state, temporary, metadata={"transferlab": json.dumps(notes, sort_keys=True)})
     return {"file": f"checkpoints/{path.name}", "sha256": sha256_file(path)}
 
 

@@ -42,21 +42,8 @@ def extract(
 def calibrate_norms(
     model: TransferModel, data: Data, positions: Positions, device: torch.device
 ) -> None:
-    """Give a random network running statistics of the images, as a frozen control gets them.
-
-    Left at mean 0 and variance 1 they would cripple it, and any source would look good beside it.
-    """
-    norms = model.norm_layers()
-    model.to(device).eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
-    if norms:
-        with torch.no_grad():
-            for images in _batches(data, positions, device):
-                model.features(images)
-    model.eval()
+    """Give a random network running statistics of the images, as a frozen control gets them."""
+    model.to(device).calibrate_norms(_batches(data, positions, device))
 
 
 def _batches(data: Data, positions: Positions, device: torch.device) -> Iterator[Tensor]:
