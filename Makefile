@@ -20,7 +20,7 @@ test: check ## all checks, then the fast tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/architecture
 
 test-slow: $(INSTALLED_DEV) ## end-to-end runs, calibrations, the wheel
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
 
 check: $(INSTALLED_DEV) ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/ruff check

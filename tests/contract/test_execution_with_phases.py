@@ -83,7 +83,10 @@ def run(make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [way if way == "all of them" else pytest.param(way, marks=pytest.mark.slow) for way in WAYS],
+)
 def test_every_phase_moves_what_it_trains(way: str, backbone: str, run: Callable[..., Any]) -> None:
     (watch,), done = run(f"backbone.name={backbone}", *WAYS[way])
     assert done.trainer.global_step == STEPS

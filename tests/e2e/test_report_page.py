@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]  # one study serves them all
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FRAME = """<!doctype html><body style="margin:0"><iframe id="page" src="page.html"
   style="border:0;width:{width}px;height:2000px"></iframe><script>

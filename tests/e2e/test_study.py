@@ -17,7 +17,7 @@ import pytest
 
 from transferlab.study.declaration import TUNING_SEED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("study")]  # one study serves them all
 
 STUDY = """# @package _global_
 defaults:

@@ -33,7 +33,7 @@ def show(judgement: Judgement, console: Console | None = None) -> None:
     if judgement.declared:
         console.print(verdict_table(judgement), width=narrow)
         notes = sorted({_note(verdict) for verdict in judgement.verdicts} - {""})
-        for note in [*notes, *(record["sentence"] for record in judgement.further)]:
+        for note in [*notes, *map(_further, judgement.further)]:
             console.print(f"  {escape(note)}", width=narrow, highlight=False)
     else:
         console.print(runs_table(judgement), width=narrow)
@@ -105,6 +105,20 @@ def _cells(verdict: Record, *, size_only: bool) -> list[str | Text]:
         p_value(verdict["p_sign_holm"]),
         ratio((verdict["cost"] or {}).get("ratio")),
     ]
+
+
+def _further(record: Record) -> str:
+    """One line for a verdict that isn't about a strategy on the target's own test images."""
+    named = {
+        "source": f"{record['source']}, by the strategy that validation chooses",
+        "part": f"{record['part']} as a part of {record['source']}, {record['arm']}",
+    }
+    name = named.get(record["question"], f"{record['arm']}, on {record['test_set']}")
+    low, high = record["ci95"] or (None, None)
+    unit = unit_of(record["metric"])
+    gain = f" {points(record['delta'], unit=unit)} ({interval(low, high, unit=unit)})"
+    measured = gain if record["delta"] is not None else ""
+    return f"{_size(record)}: {name}: {word_of(record)}{measured}"
 
 
 def _size(record: Record) -> str:

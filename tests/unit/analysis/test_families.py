@@ -14,6 +14,7 @@ from transferlab.analysis.judge import contrast, judge
 from transferlab.analysis.load import load_study
 from transferlab.analysis.outcomes import undecided
 from transferlab.analysis.selection import best_of_sources
+from transferlab.analysis.terminal import show
 from transferlab.analysis.verdicts import judge_against, judge_cells
 from transferlab.errors import UserError
 from transferlab.stats.verdict import transfer_verdict
@@ -105,6 +106,14 @@ class TestSources:
         (source,) = judged(directory).sources
         assert source["chosen"] == {"good": 0, "bad": 6}
         assert source["verdict"] == "negative"
+
+    def test_the_terminal_says_it_in_one_line(
+        self, synthetic: Callable[..., Any], two: list[Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        show(judge(synthetic(seeds=6).write({5: two})))
+        lines = [line for line in capsys.readouterr().out.splitlines() if "by the strategy" in line]
+        (line,) = lines
+        assert line.startswith("  5 shots: glyphs, by the strategy that validation chooses: helps")
 
     def test_one_strategy_is_no_choice(self, synthetic: Callable[..., Any]) -> None:
         directory = synthetic(seeds=3).write({5: synthetic.FAMILY[:2]})
