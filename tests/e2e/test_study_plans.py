@@ -76,6 +76,7 @@ def test_each_replicate_may_be_tuned_by_itself(cli: Any, place: Path) -> None:
         "seeds: 2\nverdict: {metric: accuracy}"
     )
     found = conduct(cli, place, text)
+    splits: dict[int, set[tuple[str, str]]] = {}
     for arm in found["study"]["cells"][0]["arms"]:
         tuning = arm["tuning"]
         assert (tuning["per"], tuning["seeds"], tuning["trials"]) == ("replicate", [0, 1], 3)
@@ -83,12 +84,18 @@ def test_each_replicate_may_be_tuned_by_itself(cli: Any, place: Path) -> None:
             record = json.loads(
                 (place / "outputs/plan/runs" / run["run_id"] / "run.json").read_text()
             )
+            place_of = (record["split_sha256"], record["test_ids_sha256"])
+            splits.setdefault(run["seed"], set()).add(place_of)
             scored = {s["settings"]["optimizer.lr"]: s["validation"][position]
                       for s in tuning["scores"]}  # fmt: skip
             assert record["lr"] == max(scored, key=lambda lr: (scored[lr], -lr))
             assert tuning["best_by_seed"][str(run["seed"])] == {"optimizer.lr": record["lr"]}
+    (first,), (second,) = splits[0], splits[1]  # one split a replicate, the same for every arm
+    assert first[0] != second[0]
+    assert first[1] == second[1]
     (verdict,) = found["verdicts"]
     assert verdict["reason"] != "tuning_seeds_overlap"
+    assert "validation_shared" not in verdict["flags"]
     assert verdict["tuned_per"] == "replicate"
     assert "these settings" not in verdict["sentence"]
 

@@ -39,7 +39,7 @@ def check_study(cfg: DictConfig) -> None:
 
 
 def _check_own_best(cfg: DictConfig) -> None:
-    """Own best budgets are tuned, in steps, and hold the one at which all arms are compared."""
+    """Own best budgets are chosen by tuning, among at least two numbers of steps."""
     budgets = list(cfg.study.own_best)
     if not budgets:
         return

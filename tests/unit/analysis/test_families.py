@@ -251,6 +251,20 @@ class TestTuning:
         if word == "positive":
             assert ("and to these settings" in record["sentence"]) == shared
 
+    @pytest.mark.parametrize(("split", "said"), [({"split_sha256": "s" * 64}, True), ({}, False)])
+    def test_one_validation_split_for_replicates_tuned_by_themselves_is_said(
+        self, split: dict[str, str], said: bool, synthetic: Callable[..., Any]
+    ) -> None:
+        base = synthetic.Plan("scratch", "none", "scratch", "scratch", run=split)
+        directory = synthetic(seeds=3).write({5: [base, synthetic.Plan("a", run=split)]})
+
+        def declare(record: dict[str, Any]) -> None:
+            for arm in record["cells"][0]["arms"]:
+                arm["tuning"] |= {"per": "replicate", "seeds": [0, 1, 2]}
+
+        (record,) = judged(edited(directory, declare)).strategies
+        assert ("validation_shared" in record["flags"]) == said
+
 
 class TestScores:
     @pytest.mark.parametrize("metric", ["log_loss", "brier", "auroc"])

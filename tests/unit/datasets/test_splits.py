@@ -54,6 +54,23 @@ def test_test_does_not_depend_on_validation(index: Index) -> None:
     assert np.array_equal(few.test, many.test)
 
 
+def test_a_seed_of_its_own_moves_validation_and_never_test(index: Index) -> None:
+    plain, *others = (make(index, validation_seed=seed) for seed in (None, 0, 1))
+    validations = {tuple(splits.validation) for splits in (plain, *others)}
+    assert len(validations) == 3
+    assert len({splits.sha256 for splits in (plain, *others)}) == 3
+    assert all(np.array_equal(splits.test, plain.test) for splits in others)
+    assert make(index, validation_seed=1).sha256 == others[1].sha256
+
+
+def test_an_official_validation_split_has_no_seed(make_index: MakeIndex) -> None:
+    official = make_index(
+        np.repeat([0, 1], 20), splits=("train", "validation", "test", "train") * 10
+    )
+    seeds = (None, 0, 1)
+    assert len({make(official, validation_seed=seed).sha256 for seed in seeds}) == 1
+
+
 def test_validation_is_capped(index: Index) -> None:
     splits = make(index, max_validation=7)
     assert len(splits.validation) == 7
