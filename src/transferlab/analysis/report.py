@@ -92,16 +92,21 @@ def _about(study: Study) -> list[str]:
     default = header.get("metric", "accuracy")
     scores = {metric_words(str(cell.get("metric") or default)) for cell in header["cells"]}
     judged = (
-        f"Every verdict is on test {' or '.join(sorted(scores))} at equal "
-        f"steps, paired by seed, at a level of {alpha:g} held over each family of comparisons"
+        f"Every verdict is on test {' or '.join(sorted(scores))} {_steps(header)}, "
+        f"paired by seed, at a level of {alpha:g} held over each family of comparisons"
     )
     if len(looks) > 1:
         judged += f" and over {len(looks)} planned looks ({', '.join(map(str, looks))} seeds)"
-    judged += f"; {scope_words('this_pool')}."
+    judged += f"; {scope_words(str(header.get('scope') or 'this_pool'))}."
     lines = [judged]
     if header.get("command"):
         lines.append(f"Made by: {header['command']}")
     return lines
+
+
+def _steps(header: Record) -> str:
+    kinds = {cell.get("budget", "equal") for cell in header["cells"]}
+    return "at equal steps" + (", or each arm's own best where said" if len(kinds) > 1 else "")
 
 
 def _explained(judged: Judged) -> list[tuple[str, str]]:

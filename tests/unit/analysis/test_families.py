@@ -216,6 +216,8 @@ class TestOwnBudgets:
         assert "(300 steps against 100)" in records[1]["sentence"]
         labels = {"accelerates_only", "budget_dependent"}
         assert all(labels & {*r["flags"]} == ({flag} if flag else set()) for r in records)
+        page = judge(directory).report.read_text()
+        assert "at equal steps, or each arm&#39;s own best where said" in page
 
     def test_unequal_steps_stay_an_obstacle_elsewhere(self, synthetic: Callable[..., Any]) -> None:
         slow = synthetic.Plan("arm", run={"budget_steps": 300})
@@ -321,6 +323,8 @@ class TestScope:
         assert wide["delta"] == here["delta"]
         assert wide["ci95"][0] < here["ci95"][0] < here["ci95"][1] < wide["ci95"][1]
         assert "new target images" in wide["sentence"]
+        page = judge(directory).report.read_text()
+        assert "limited to this pool" not in page
 
     def test_one_pool_used_whole_says_nothing_of_another(
         self, synthetic: Callable[..., Any]
