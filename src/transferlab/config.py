@@ -216,6 +216,7 @@ class StudyConfig:
 
     cells: dict[str, Any] = field(default_factory=dict)
     arms: Any = field(default_factory=dict)
+    exclude: list[Any] = field(default_factory=list)  # {key: value}: arms that a cell goes without
     tune: TuneConfig | None = None
     seeds: int = 5
     looks: list[int] = field(default_factory=list)  # numbers of seeds; it ends when all is settled

@@ -144,6 +144,8 @@ def write_predictions(
     parts: dict[str, tuple[Positions, Logits]],
     groups: Positions | None = None,
     columns: Mapping[str, Sequence[str]] | None = None,
+    *,
+    with_logits: bool = True,
 ) -> None:
     """Write ``item_id, split, label, prediction, log_prob, logits`` of validation and test.
 
@@ -156,6 +158,7 @@ def write_predictions(
         parts: split -> (positions, (n, C) logits).
         groups: (N,) group of every image, or None.
         columns: metadata by name, N values each.
+        with_logits: whether to keep the scores of all classes, which are most of the file.
     """
     frames = []
     for split, (positions, logits) in parts.items():
@@ -174,7 +177,7 @@ def write_predictions(
             frame["group"] = groups[positions]
         for name, values in (columns or {}).items():
             frame[f"meta.{name}"] = [values[p] for p in positions]
-        if logits.shape[1] <= LOGITS_UP_TO:
+        if with_logits and logits.shape[1] <= LOGITS_UP_TO:
             frame["logits"] = list(logits)
         frames.append(frame)
     with replacing(path) as temporary:

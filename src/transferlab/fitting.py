@@ -25,7 +25,7 @@ from transferlab.callbacks.refit import Refit
 from transferlab.checkpoints import FOLDER, last_checkpoint
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
-from transferlab.evaluation import choose_metric, scores
+from transferlab.evaluation import choose_metric, scores, write_predictions
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.planning import Plan
@@ -69,6 +69,13 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         cfg.trainer.log_every,
         lambda logits, positions: scores(logits, store.labels[positions]),
         metric,
+        lambda logits, positions: write_predictions(
+            directory / "early.parquet",
+            store,
+            {"validation": (positions, logits)},
+            plan.data.groups,
+            with_logits=False,
+        ),
     )
     cost = Cost(cfg.trainer.energy)
     best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []

@@ -75,7 +75,7 @@ def judge_contests(
         record = _identity(ring, contest, rule, question) | {"look": ring.look}
         record |= _evidence(contest, verdict, rule) | {"sensitivity": other}
         record |= outcome(contest, verdict, other, tuned=ring.tuned)
-        records.append(record | {"control": None, "blame": None})
+        records.append(record | {"control": None, "blame": None, "early": None})
     return records
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from transferlab.analysis.arms import Cell
+from transferlab.analysis.early import early_table
 from transferlab.analysis.facts import Table
 from transferlab.analysis.formats import (
     NOTHING,
@@ -47,6 +48,9 @@ def whole_tables(study: Study, judged: Judged) -> list[tuple[str, str, Table]]:
         tables.append(("predicted", "Predicted before training, and realised", beside))
         if order.rows:
             tables.append(("agreement", "How well each score ordered the sources", order))
+    early = early_table(judged.strategies)
+    if early:
+        tables.append(("early", "Warnings early in training, and verdicts", early))
     return tables
 
 

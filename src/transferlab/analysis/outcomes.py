@@ -13,9 +13,13 @@ FORBIDDEN = {
     "unstable_arm": ("positive", "negative", "equivalent"),
     "untuned": ("positive", "negative"),
     "few_tuning_seeds": ("positive", "negative"),
-    "rate_at_edge": ("positive", "negative"),
+    "rate_at_edge": (),
 }
-"""Reasons under which a comparison is measured, and the words they forbid."""
+"""Reasons under which a comparison is measured, and the words they forbid whoever they are about.
+
+A rate at the end of its grid forbids what a better rate of that side could overturn: see
+`_beyond_edge`.
+"""
 TUNING_SEEDS = 3
 """Seeds that shared settings are tuned on, at the least."""
 
@@ -53,8 +57,8 @@ def outcome(
     elif not pairs.seeds or not pairs.enough():
         word, reason = "inconclusive", "unstable_arm" if pairs.unstable() else "missing_runs"
     else:
-        forbidding = _forbidding(contest, tuned=tuned)
-        if forbidding and word in FORBIDDEN[forbidding]:
+        forbidding = _forbidding(contest, word, tuned=tuned)
+        if forbidding:
             word, reason, withheld = "inconclusive", forbidding, word
     return {
         "verdict": word,
@@ -80,14 +84,32 @@ def undecided(record: Record) -> bool:
     return not needed or needed["state"] not in ("more_test_items", "more_target_data")
 
 
-def _forbidding(contest: Contest, *, tuned: bool) -> str | None:
+def _forbidding(contest: Contest, word: str, *, tuned: bool) -> str | None:
+    """The first reason that forbids the word which the numbers give."""
     holds = {
         "unstable_arm": contest.pairs is not None and contest.pairs.unstable(),
         "untuned": not tuned,
         "few_tuning_seeds": tuned and _few_tuning_seeds(contest),
-        "rate_at_edge": _at_edge(contest),
     }
-    return next((reason for reason in FORBIDDEN if holds[reason]), None)
+    for reason, words in FORBIDDEN.items():
+        if holds.get(reason) and word in words:
+            return reason
+    return "rate_at_edge" if word in _beyond_edge(contest) else None
+
+
+def _beyond_edge(contest: Contest) -> set[str]:
+    """Words that a better rate, beyond the end of a side's grid, could overturn.
+
+    A better rate only raises the score of the side that it belongs to: a gain that was found with
+    scratch at its best rate stands whatever the arm's own grid would still have held, and so does
+    a loss found with the arm at its best. Equivalence stands on neither.
+    """
+    forbidden: set[str] = set()
+    if _edge_of(contest.arm):
+        forbidden |= {"negative", "equivalent"}
+    if _edge_of(contest.scratch):
+        forbidden |= {"positive", "equivalent"}
+    return forbidden
 
 
 def _sides(contest: Contest) -> list[Arm]:
@@ -95,7 +117,11 @@ def _sides(contest: Contest) -> list[Arm]:
 
 
 def _at_edge(contest: Contest) -> bool:
-    return any(bool(side.tuning.get("rate_at_edge")) for side in _sides(contest))
+    return any(_edge_of(side) for side in _sides(contest))
+
+
+def _edge_of(side: Arm | None) -> bool:
+    return side is not None and bool(side.tuning.get("rate_at_edge"))
 
 
 def _few_tuning_seeds(contest: Contest) -> bool:

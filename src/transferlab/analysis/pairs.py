@@ -26,12 +26,19 @@ class Predictions:
         directory: of the study.
         logits: whether the scores of all classes are wanted.
         file: of the runs' folders.
+        split: whose rows are wanted.
     """
 
     def __init__(
-        self, directory: Path, *, logits: bool = False, file: str = "predictions.parquet"
+        self,
+        directory: Path,
+        *,
+        logits: bool = False,
+        file: str = "predictions.parquet",
+        split: str = "test",
     ) -> None:
-        self.directory, self.logits, self._file = directory, logits, file
+        self.directory, self.logits = directory, logits
+        self._where = {"file": file, "split": split}
         self.unreadable: list[str] = []
         self._read: dict[str, Answers | None] = {}
         self._first: Answers | None = None
@@ -42,7 +49,7 @@ class Predictions:
         if run_id not in self._read:
             try:
                 self._read[run_id] = self._shared(
-                    read_items(self.directory, run_id, logits=self.logits, file=self._file)
+                    read_items(self.directory, run_id, logits=self.logits, **self._where)
                 )
             except ValueError as error:
                 self.unreadable.append(str(error))

@@ -53,8 +53,8 @@ REASONS = {
     "identical_predictions": "both arms gave the same answer on every test image",
     "unstable_arm": "one arm's runs diverge much more often than the other's, so the mean of those "
     "that survived says little",
-    "rate_at_edge": "an arm's best learning rate lies at the end of its grid, so a better one may "
-    "lie beyond it; widen the grid",
+    "rate_at_edge": "an arm's best learning rate lies at the end of its grid, and a better one "
+    "beyond it could overturn this; widen the grid",
     "few_tuning_seeds": "the settings were tuned once, on fewer than three seeds, and serve every "
     "replicate: their luck would count as an effect; tune on three seeds, or in each replicate",
     "untuned": "no arm was tuned, so a difference may only be one of learning rates that suit one "

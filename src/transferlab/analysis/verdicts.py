@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from transferlab.analysis.arms import Arm, Cell, look_of
 from transferlab.analysis.blame import apportion, with_source
 from transferlab.analysis.contests import Ring, judge_contests
+from transferlab.analysis.early import early_difference
 from transferlab.analysis.load import Study
 from transferlab.analysis.measure import Rule
 from transferlab.analysis.pairs import Predictions
@@ -118,6 +119,7 @@ def _judge_strategies(ring: Ring, sources: Sequence[Record]) -> list[Record]:
         )
         if record["blame"] and record["control"] and record["control"]["rate_at_edge"]:
             record["flags"].append("control_at_edge")
+        record["early"] = early_difference(ring, arm, cell.scratch())
         best = [r for r in sources if r["cell"] == cell.id and r["source"] == record["source"]]
         record["blame"] = with_source(record["blame"], best[0] if best else None)
         _finished(record)

@@ -15,6 +15,9 @@ from transferlab.evaluation import gathered
 from transferlab.records import write_text
 
 Scores = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
+Keep = Callable[[NDArray[np.float32], NDArray[np.int64]], None]
+EARLY = 0.1
+"""Share of the budget from which a validation says how a fit is going to end."""
 
 
 class History(Callback):
@@ -28,10 +31,20 @@ class History(Callback):
         every: optimiser steps between two lines.
         scores: from (N, C) logits and (N,) positions to scores by name.
         metric: name of the score that the run goes by.
+        keep_early: called on rank 0 with the outputs of the first validation after a tenth of
+            the budget, unless that is the last one.
     """
 
-    def __init__(self, path: Path, every: int, scores: Scores, metric: str = "accuracy") -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: int,
+        scores: Scores,
+        metric: str = "accuracy",
+        keep_early: Keep | None = None,
+    ) -> None:
         self.path, self.every, self.scores, self.metric = path, every, scores, metric
+        self.keep_early = keep_early
         self.curve: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
         self._loss = torch.tensor(float("nan"))
@@ -78,6 +91,8 @@ class History(Callback):
         found = {name: float(score) for name, score in self.scores(logits, positions).items()}
         pl_module.validation_score = found[self.metric]
         scores = {f"validation_{name}": score for name, score in found.items()}
+        if self.keep_early and trainer.is_global_zero and self._first_early(trainer):
+            self.keep_early(logits, positions)
         point = {"train_loss": self._train_loss(), **scores}
         self.curve.append({"step": trainer.global_step, **point})
         self._write(trainer, trainer.global_step, scores)
@@ -99,6 +114,12 @@ class History(Callback):
     ) -> None:
         """Close the file of a fit that failed: Lightning does not tear down then."""
         self._close()
+
+    def _first_early(self, trainer: Trainer) -> bool:
+        """Whether no validation before this one came after a tenth of the budget."""
+        since = EARLY * trainer.max_steps
+        before = any(point["step"] >= since for point in self.curve)
+        return since <= trainer.global_step < trainer.max_steps and not before
 
     def _train_loss(self) -> float:
         """Return the loss of the last whole step, over all ranks; all of them must ask."""

@@ -19,10 +19,10 @@ from transferlab.scouting.arms import predict_arms
 from transferlab.split_data import data_name
 from transferlab.study.checking import check_grid
 from transferlab.study.composition import ArmConfigs, point
-from transferlab.study.declaration import Cell, Declaration
+from transferlab.study.declaration import Cell, Declaration, plain
 from transferlab.study.progress import Display
 from transferlab.study.requests import Launching, launch, outcomes
-from transferlab.study.roster import with_controls, with_parts_left_out, with_scratch
+from transferlab.study.roster import Excluded, with_controls, with_parts_left_out, with_scratch
 from transferlab.study.state import ArmState, CellState, study_record
 from transferlab.study.tuner import Tuner
 from transferlab.study.tuning import Settings, points
@@ -46,7 +46,10 @@ class Study:
         self._balance: dict[str, str] = {}
         if declaration.tuned:
             self._tuner = Tuner(cfg.study.tune, self._plan_trial, self._wave, self._expect)
+        rules: Any = cfg.study.exclude if cfg.study is not None else []
+        self._excluded = Excluded([plain(rule) for rule in rules])
         self.cells = [self._cell(cell, configs) for cell in declaration.cells]
+        self._excluded.require_used()
 
     def conduct(self) -> None:
         """Make every run that is missing and keep ``study.json`` up to date."""
@@ -143,7 +146,8 @@ class Study:
 
     def _cell(self, cell: Cell, configs: ArmConfigs) -> CellState:
         declared = self.cfg.study is not None  # a plain grid gets what it asks for, nothing more
-        arms = with_scratch(cell, self.declaration, configs, add=declared)
+        admitted = self._excluded.admitted(cell, self.declaration, configs)
+        arms = with_scratch(cell, admitted, configs, add=declared)
         if declared and self.cfg.study.leave_one_out:
             arms = with_parts_left_out(arms, cell, self.declaration, configs)
         if declared and self.cfg.study.controls:

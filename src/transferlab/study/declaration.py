@@ -89,8 +89,8 @@ def declare(cfg: DictConfig, overrides: Sequence[Override]) -> Declaration:
     of_arms = {k: v for k, v in sweeps.items() if k.partition(".")[0] in ARM_GROUPS}
     of_cells = {k: v for k, v in sweeps.items() if k not in of_arms}
     if study is not None:
-        of_cells = _plain(study.cells) | of_cells
-        arms = _arms(_plain(study.arms), of_arms)
+        of_cells = plain(study.cells) | of_cells
+        arms = _arms(plain(study.arms), of_arms)
     else:
         arms = _crossed_arms(of_arms)
     cells = _cells(of_cells)
@@ -136,7 +136,8 @@ def _typed(value: Any) -> Any:
     return parsed.value if isinstance(parsed.value, int | float | bool) else value
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
+    """Return a configuration node as plain lists and mappings, interpolations resolved."""
     if isinstance(node, DictConfig | ListConfig):
         return OmegaConf.to_container(node, resolve=True)
     return node

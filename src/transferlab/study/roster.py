@@ -1,15 +1,82 @@
 """Who is compared with whom: scratch in every cell, a control for every frozen strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from transferlab.errors import UserError
+from omegaconf import DictConfig, OmegaConf
+
+from transferlab.composing import keys
+from transferlab.errors import UserError, nearest
 from transferlab.source_parts import part_names
 from transferlab.study.composition import ArmConfigs, is_frozen
 from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration, override
 
 COMPARABLE = ("head", "optimizer", "scheduler", "augmentation", "loss", "batch_size", "budget")
 """What scratch and the arms compared with it share."""
+
+
+Exclusion = Mapping[str, Any]
+MISSING = object()
+
+
+class Excluded:
+    """Arms that cells go without: a source that holds the target's own images, say.
+
+    Args:
+        rules: ``study.exclude``, each a mapping of keys to values. An arm is left out of a cell
+            where its configuration has all values of a rule.
+    """
+
+    def __init__(self, rules: Sequence[Exclusion]) -> None:
+        self._rules, self._met = list(rules), [False] * len(rules)
+        for rule in rules:
+            if not isinstance(rule, Mapping) or not rule:
+                raise UserError(
+                    f"study.exclude holds {rule!r}: expected keys and values, such as "
+                    "{target.root: DIR, source.root: DIR}."
+                )
+
+    def admitted(self, cell: Cell, declaration: Declaration, configs: ArmConfigs) -> Declaration:
+        """Return the declaration with the arms that the cell keeps.
+
+        Raises:
+            UserError: no arm is left, or a rule names an unknown key.
+        """
+        if not self._rules:
+            return declaration
+        kept = []
+        for arm in declaration.arms:
+            cfg = configs.of(declaration, cell, arm)
+            fit = [_fits(cfg, rule) for rule in self._rules]
+            self._met = [before or now for before, now in zip(self._met, fit, strict=True)]
+            if not any(fit):
+                kept.append(arm)
+        if not kept:
+            raise UserError(f"study.exclude leaves no arm in the cell {cell.id}: exclude fewer.")
+        return replace(declaration, arms=tuple(kept))
+
+    def require_used(self) -> None:
+        """Refuse a rule that no arm of any cell meets.
+
+        Raises:
+            UserError: names it.
+        """
+        for rule, met in zip(self._rules, self._met, strict=True):
+            if not met:
+                told = ", ".join(f"{key}: {value}" for key, value in rule.items())
+                raise UserError(
+                    f"study.exclude: no arm of any cell has {{{told}}}. Correct it, or remove it."
+                )
+
+
+def _fits(cfg: DictConfig, rule: Exclusion) -> bool:
+    for key, value in rule.items():
+        if OmegaConf.select(cfg, key, throw_on_missing=False, default=MISSING) is MISSING:
+            raise UserError(f"study.exclude: unknown key {key!r} ({nearest(key, keys(cfg))}).")
+        if OmegaConf.select(cfg, key, throw_on_missing=False) != value:
+            return False
+    return True
 
 
 def with_scratch(

@@ -31,6 +31,7 @@ class Plan:
     trials: int = 12
     tuning_seeds: tuple[int, ...] = (10000, 10001, 10002)
     at_edge: bool = False
+    early: float | None = None
     run: dict[str, Any] = field(default_factory=dict)
 
 
@@ -42,6 +43,7 @@ class Synthetic:
 
     def __init__(self, directory: Path, seeds: int = 8, items: int = 300, noise: float = 0.06):
         self.directory, self.seeds, self.items, self.noise = directory, seeds, items, noise
+        self.own_validation = False
         self.ability = 1.2 * np.random.default_rng(7).normal(size=items) + 0.9
         self.labels = np.random.default_rng(8).integers(0, len(CLASSES), items)
 
@@ -107,6 +109,24 @@ class Synthetic:
         table[np.arange(self.items), self.labels] = own[:, 0]
         return np.log(table).astype(np.float32)
 
+    def early(self, folder: Path, plan: Plan, seed: int) -> None:
+        """Answers on validation early in training; every replicate meets the same images."""
+        generator = np.random.default_rng([seed, len(plan.id)])
+        z = self.ability + float(plan.early or 0) + 0.3 * generator.normal(size=self.items)
+        pd.DataFrame(
+            {
+                "item_id": [f"{self.validation(seed)}-{index:05d}" for index in range(self.items)],
+                "split": "validation",
+                "label": self.labels,
+                "prediction": np.where(z > 0, self.labels, (self.labels + 1) % len(CLASSES)),
+                "log_prob": -np.log1p(np.exp(-1.5 * z)),
+            }
+        ).to_parquet(folder / "early.parquet")
+
+    def validation(self, seed: int) -> str:
+        """What the validation images of a replicate are called."""
+        return f"validation-{seed}" if self.own_validation else "validation"
+
     def run(self, run_id: str, shots: int, plan: Plan, seed: int) -> None:
         digest = hashlib.sha256(run_id.encode()).digest()
         generator = np.random.default_rng(list(digest[:8]))
@@ -132,6 +152,8 @@ class Synthetic:
                     "logits": list(self.logits(log_prob)),
                 }
             ).sample(frac=1, random_state=seed).to_parquet(folder / "predictions.parquet")
+        if plan.early is not None and not diverged:
+            self.early(folder, plan, seed)
         steps = [0, 20, 40, 60, 80, 100]
         final = score["accuracy"]
         frozen = "feature" in plan.strategy

@@ -167,18 +167,32 @@ def test_an_arm_that_keeps_diverging_is_unstable(synthetic: Callable[..., Any]) 
 
 @pytest.mark.parametrize("shift", [0.6, -0.6])
 @pytest.mark.parametrize("where", ["transfer", "scratch", "untuned"])
-def test_a_rate_that_was_not_settled_never_helps_or_hurts(
+def test_a_rate_that_was_not_settled_withholds_what_a_better_one_could_overturn(
     where: str, shift: float, synthetic: Callable[..., Any]
 ) -> None:
     scratch = synthetic.Plan("scratch", "none", "scratch", "scratch", at_edge=where == "scratch")
     plan = synthetic.Plan("arm", shift=shift, at_edge=where == "transfer")
     directory = synthetic().write({5: [scratch, plan]}, tuned=where != "untuned")
     verdict = by_arm(directory)["arm"]
+    word = "positive" if shift > 0 else "negative"
+    if (where, word) in (("transfer", "positive"), ("scratch", "negative")):
+        assert (verdict["verdict"], verdict["withheld"]) == (word, None)
+        assert "rate_at_edge" in verdict["flags"]
+        return
     reason = "untuned" if where == "untuned" else "rate_at_edge"
     assert (verdict["verdict"], verdict["reason"]) == ("inconclusive", reason)
-    assert verdict["withheld"] == ("positive" if shift > 0 else "negative")
+    assert verdict["withheld"] == word
     assert "would have read" in verdict["sentence"]
     assert verdict["blame"] is None
+
+
+@pytest.mark.parametrize("where", ["transfer", "scratch"])
+def test_equivalence_needs_both_rates_settled(where: str, synthetic: Callable[..., Any]) -> None:
+    scratch = synthetic.Plan("scratch", "none", "scratch", "scratch", at_edge=where == "scratch")
+    plan = synthetic.Plan("arm", shift=0.0, at_edge=where == "transfer")
+    verdict = by_arm(synthetic().write({5: [scratch, plan]}, margin=0.2))["arm"]
+    assert (verdict["verdict"], verdict["withheld"]) == ("inconclusive", "equivalent")
+    assert verdict["reason"] == "rate_at_edge"
 
 
 def test_few_replicates_are_flagged_and_one_gives_no_interval(

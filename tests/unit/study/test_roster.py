@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from transferlab.errors import UserError
 from transferlab.study.declaration import SCRATCH, Arm, Cell, Declaration
-from transferlab.study.roster import with_controls, with_parts_left_out, with_scratch
+from transferlab.study.roster import Excluded, with_controls, with_parts_left_out, with_scratch
 
 CELL = Cell("all")
 
@@ -108,3 +108,40 @@ def test_a_part_left_out_of_a_frozen_arm_needs_no_control_of_its_own(roster) -> 
 def test_leaving_parts_out_where_there_are_none_is_refused(arm: tuple[str, ...], roster) -> None:
     with pytest.raises(UserError, match="no arm has a composed source"):
         roster(arm, leave_out=True)
+
+
+CELLS = tuple(Cell(f"shots={n}", (f"target.shots={n}",)) for n in (5, 20))
+ARMS = (
+    Arm("letters", ("source=glyphs", "strategy=fine_tune")),
+    Arm("noise", ("source=noise", "strategy=fine_tune")),
+)
+
+
+def kept(compose: Callable[..., DictConfig], *rules: dict[str, object]) -> list[list[str]]:
+    declaration = Declaration((), CELLS, ARMS, (0, 1), False)
+    excluded = Excluded(rules)
+    found = [excluded.admitted(cell, declaration, Composed(compose)) for cell in CELLS]
+    excluded.require_used()
+    return [[arm.id for arm in each.arms] for each in found]
+
+
+def test_cells_go_without_what_a_rule_says(compose) -> None:
+    assert kept(compose) == [["letters", "noise"]] * 2
+    assert kept(compose, {"target.shots": 5, "source.name": "noise"}) == [
+        ["letters"], ["letters", "noise"],
+    ]  # fmt: skip
+    assert kept(compose, {"source.name": "noise"}) == [["letters"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"source.nam": "noise"}, "nearest: source.name"),
+        ({"source.name": "ghosts"}, "no arm of any cell has {source.name: ghosts}"),
+        ({"target.shots": 5}, "leaves no arm in the cell shots=5"),
+        ({}, "expected keys and values"),
+    ],
+)
+def test_rules_that_do_nothing_or_too_much_are_refused(compose, rule, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        kept(compose, rule)
