@@ -19,6 +19,7 @@ from transferlab.config import config_folder, register
 from transferlab.errors import UserError
 from transferlab.fitting import Fit, build_model
 from transferlab.planning import Plan
+from transferlab.source_parts import expand_parts
 from transferlab.study.declaration import declare
 
 Compose = Callable[..., DictConfig]
@@ -156,6 +157,7 @@ def test_every_arm_of_an_experiment_composes_and_passes_the_checks(
         for arm in declaration.arms:
             overrides = [*fixed, *declaration.cells[0].overrides, *arm.overrides]
             cfg = hydra_compose("run", overrides=overrides)
+            expand_parts(cfg, GlobalHydra.instance().config_loader())
             with open_dict(cfg):
                 cfg.study = None
             OmegaConf.resolve(cfg)
