@@ -14,6 +14,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "strategy.groups": ("stages", "blocks"),
     "checkpoint.keep": ("last", "none"),  # `select` says which weights those are
     "checkpoint.select": ("last", "best"),
+    "retry": ("failed",),
     "metric.name": ("auto", "accuracy", "macro_recall"),
     "target.near_duplicates": ("refuse", "warn", "ignore"),
     "trainer.energy": ("off", "estimate", "codecarbon"),
@@ -255,6 +256,7 @@ class RunConfig:
     settings: dict[str, Any] = field(default_factory=dict)  # what tuning chose; for the record
     purpose: str = "single"  # single, source, tune or replicate; set by whoever plans the run
     request: str | None = None  # a file of planned runs: what a launcher's job is handed
+    retry: str | None = None  # failed: a study's failed runs are made again
     dry_run: bool = False
     find_lr: bool = False  # search for a rate instead of training
     forgetting: bool = False  # measure what was lost of the source, and how far features moved

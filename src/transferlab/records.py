@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transferlab.processes import has_ended, signature
+
 FORMAT = 1
 """Raised by hand when a change alters results: it is part of every run's identity."""
 
@@ -23,9 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     sees the old content or the new, never half of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_beside(path)
     try:
         yield temporary
         _sync(temporary)
@@ -34,6 +34,22 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Make an empty hidden file beside ``path``, signed by this process."""
+    prefix = f".{path.name}.{signature()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+    os.close(handle)
+    return Path(name)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that ended, from a folder and those below it."""
+    for path in folder.rglob(".*.tmp"):
+        signed = path.name.split(".")[-3]
+        if has_ended(signed):
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

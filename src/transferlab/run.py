@@ -3,12 +3,11 @@
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,9 +19,10 @@ from transferlab.checkpoints import FOLDER, remove_checkpoints
 from transferlab.errors import RunError, UserError
 from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
+from transferlab.lease import held
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
-from transferlab.records import Record, read_json, write_json, write_text
+from transferlab.records import Record, clear_leftovers, read_json, write_json, write_text
 from transferlab.run_columns import carry_columns, lacks_columns
 from transferlab.run_record import header, measure, no_metrics
 from transferlab.split_data import data_name
@@ -32,16 +32,23 @@ FINAL = ("done", "diverged")
 """Outcomes that stand: a run that has one is not made again."""
 
 
+LEASE = "run"
+"""Beside a run's record lies who makes it, or made it."""
+
+
+def recorded(directory: Path) -> Record | None:
+    """Return the record that a run left, whatever its outcome; None for none, or half of one."""
+    try:
+        record: Record = read_json(directory / "run.json")
+    except (FileNotFoundError, ValueError):
+        return None  # cut short by a power failure: the run is made again
+    return record
+
+
 def finished(directory: Path) -> Record | None:
     """Return the record of a run whose outcome stands, else None."""
-    path = directory / "run.json"
-    if not path.is_file():
-        return None
-    try:
-        record: Record = read_json(path)
-    except ValueError:
-        return None  # cut short by a power failure: the run is made again
-    return record if record.get("status") in FINAL else None
+    record = recorded(directory)
+    return record if record is not None and record.get("status") in FINAL else None
 
 
 def made(plan: Plan) -> Record | None:
@@ -80,30 +87,59 @@ def _write_card(directory: Path, record: Record) -> None:
         write_run_card(directory, record)
 
 
+Stands = Callable[[Path], Record | None]
+"""Returns the record of a run's directory if it is to stay as it is."""
+
+
 def execute(plan: Plan) -> Record:
     """Make a run, or return the record of the one that was made before.
 
     Whatever happens is recorded: a fit that fails leaves its reason and its traceback behind.
+    Another process that is at work on the run is waited for.
 
     Raises:
         UserError: something the user can mend, found before the first optimiser step.
+        LeaseLostError: this process stood still for so long that another one took the run over.
+    """
+    record = attempt(plan)
+    assert record is not None, "it was waited for"
+    return record
+
+
+def attempt(plan: Plan, *, wait: bool = True, stands: Stands = finished) -> Record | None:
+    """Make a run as :func:`execute` does, or leave it to the process that is at work on it.
+
+    Args:
+        plan: the run.
+        wait: for that process to end.
+        stands: which records stay as they are.
+
+    Returns:
+        the record; None where another process is at work and was not waited for.
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(plan.directory / ".lock"):
-        known = finished(plan.directory)
-        if known is not None and _trained(plan, known):
-            return _with_columns(plan, known)
-        write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
-        started = time.perf_counter()
-        record = _attempt(plan)
-        cost = record.setdefault("cost", {})
-        earlier = cost.get("earlier_seconds", 0.0)  # of processes that were killed
-        cost["total_seconds"] = earlier + time.perf_counter() - started
-        write_json(plan.directory / "run.json", record)
-        if record["status"] in FINAL:
-            remove_checkpoints(plan.directory / FOLDER)
-            _write_card(plan.directory, record)
-        return record
+    with held(plan.directory / LEASE, wait=wait) as mine:
+        return _made_alone(plan, stands) if mine else None
+
+
+def _made_alone(plan: Plan, stands: Stands) -> Record:
+    known = stands(plan.directory)
+    if known is not None and _trained(plan, known):
+        return _with_columns(plan, known)
+    clear_leftovers(plan.directory)
+    if known is None:  # what failed before says nothing from here on
+        (plan.directory / "run.json").unlink(missing_ok=True)
+    write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
+    started = time.perf_counter()
+    record = _attempt(plan)
+    cost = record.setdefault("cost", {})
+    earlier = cost.get("earlier_seconds", 0.0)  # of processes that were killed
+    cost["total_seconds"] = earlier + time.perf_counter() - started
+    write_json(plan.directory / "run.json", record)
+    if record["status"] in FINAL:
+        remove_checkpoints(plan.directory / FOLDER)
+        _write_card(plan.directory, record)
+    return record
 
 
 def execute_rank(directory: Path) -> None:

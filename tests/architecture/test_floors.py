@@ -11,7 +11,7 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src"
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("bedrock", ("errors", "__init__")),
+    ("bedrock", ("errors", "processes", "__init__")),
     (
         "ground",
         (
@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "energy",
         ),
     ),
+    ("who is at work", ("lease",)),
     ("maths", ("stats", "transferability", "representation", "schedule", "curves")),
     ("judgement", ("analysis",)),
     ("settings", ("building", "composing", "machine", "phase_reading")),

@@ -305,4 +305,4 @@ def test_status_counts_what_lies_in_a_folder(cli, overrides, place: Path) -> Non
     (runs[0] / "run.json").unlink()
     told = cli("status", folder)
     assert told.code == 0
-    assert "1 unfinished" in told.out
+    assert "1 queued" in told.out

@@ -226,7 +226,9 @@ class TestAgain:
         kept = set(runs) - set(lost)
         assert {run: after[run] for run in kept} == {run: runs[run] for run in kept}
         assert {after[run]["status"] for run in lost} == {"failed"}
-        assert cli("run", "experiment=tiny").code == 0  # failed runs are made again
+        assert cli("run", "experiment=tiny").code == 1  # failed runs are left as they are
+        assert read(copy) == after
+        assert cli("run", "experiment=tiny", "retry=failed").code == 0
         assert {record["status"] for record in read(copy).values()} <= {"done", "diverged"}
 
     def test_a_few_failed_runs_are_tolerated(

@@ -582,7 +582,7 @@ class TestFoldersOfRuns:
         judge(cli("predict", run, "pictures"), Wrong("", ("run.json", "Run it again")))
         status = cli("status", "outputs/default")
         assert (status.code, status.err) == (0, "")
-        assert "1 unfinished" in status.out
+        assert "1 queued" in status.out
         judge(cli("report", "outputs/default"), Wrong("", ("run.json", "damaged")))
         assert cli("run", *overrides(*PICTURES)).code == 0
         assert read_run(Path("outputs/default"))["status"] == "done"

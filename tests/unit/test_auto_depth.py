@@ -81,7 +81,7 @@ def test_every_depth_is_a_trial_and_costs(make_plan: MakePlan, tmp_path: Path) -
     assert record["cost"]["fit_seconds"] == pytest.approx(seconds)
     assert record["budget_steps"] == 10
     left = {str(p.relative_to(plan.directory)) for p in plan.directory.rglob("*") if p.is_file()}
-    assert left - {".lock"} == {
+    assert left - {".run.lease.000001"} == {
         "run.json", "config.yaml", "predictions.parquet", "metrics.jsonl", "ledger.jsonl",
         "checkpoints/last.safetensors", "card.json", "card.md",
     }  # fmt: skip

@@ -1,12 +1,16 @@
 """``transferlab status DIR``."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from transferlab.analysis.formats import duration
+from transferlab.analysis.status import LISTED, STATES, Status, read_status
 from transferlab.errors import UserError
 
 HELP = """usage: transferlab status DIR
 
-Show what is done, diverged, failed, unfinished and missing in a directory.
+Show which runs of a directory are done, running, queued, lost and failed, why, and the time left.
+The study's command goes on with what is missing; with retry=failed it makes failed runs again.
 """
 
 
@@ -17,15 +21,28 @@ def main(argv: list[str]) -> int:
         return 0
     if len(argv) != 1:
         raise UserError(f"status takes one directory, got {argv}. Try: transferlab status DIR")
-    from transferlab.analysis.status import LISTED, read_status
-
     status = read_status(Path(argv[0]))
-    total = ", ".join(f"{count} {name}" for name, count in sorted(status.counts.items()))
-    print(f"{argv[0]}: {total or 'no runs'}; {status.seconds:.0f} s of runs")
-    for purpose, counts in sorted(status.by_purpose.items()):
-        print(f"  {purpose:<10} " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
-    for run, what, reason in status.failures[:LISTED]:
-        print(f"  {run}  {what}: {reason}")
-    if len(status.failures) > LISTED:
-        print(f"  and {len(status.failures) - LISTED} more")
+    print(f"{argv[0]}: {_counted(status.counts) or 'no runs'}; {duration(status.seconds)} of runs")
+    print("\n".join(_lines(status)))
     return 0
+
+
+def _lines(status: Status) -> Iterator[str]:
+    for purpose, counts in sorted(status.by_purpose.items()):
+        yield f"  {purpose:<10} {_counted(counts)}"
+    for run in status.running[:LISTED]:
+        step = f", step {run.step} of {run.steps or '?'}" if run.step is not None else ""
+        yield f"  running  {run.run} on {run.where}{step}"
+    for failure in status.failures[:LISTED]:
+        yield f"  {failure.run}  {failure.what}: {failure.reason}"
+        yield from (f"    | {line}" for line in failure.log)
+    if len(status.failures) > LISTED:
+        yield f"  and {len(status.failures) - LISTED} more"
+    if status.left is not None:
+        yield f"about {duration(status.left)} left with {status.counts['running']} at a time"
+    elif (status.counts["queued"] or status.counts["lost"]) and status.command:
+        yield f"nobody is at work; this goes on: {status.command}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +18,7 @@ from transferlab.datasets.npy import check_of, read_images, write_images
 from transferlab.datasets.opening import BrokenImageError, broken
 from transferlab.datasets.policy import ImagePolicy, to_uint8
 from transferlab.errors import UserError, nearest
+from transferlab.lease import held
 from transferlab.records import read_json, sha256, sha256_record, write_json
 
 VERSION = 1
@@ -126,7 +126,7 @@ Row = tuple[NDArray[np.uint8], str] | None  # pixels (C, H, W) and content; None
 
 def _make_alone(images: Path, notes: Path, rows: Iterator[Row]) -> dict[str, Any]:
     images.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(images.with_suffix(".lock")):
+    with held(images):
         record = _trusted(images, notes)  # another process may have made it meanwhile
         return _make(images, notes, rows) if record is None else record
 

@@ -50,7 +50,7 @@ class ArmConfigs:
         expand_parts(cfg, self._loader, self._master.hydra.overrides.hydra)
         with open_dict(cfg):
             del cfg["hydra"]
-            cfg.study = None
+            cfg.study, cfg.retry = None, None
             if cfg.source.kind == "none" or cfg.strategy.init == "random":
                 cfg.forgetting = False  # of scratch and controls, which have nothing to forget
         check(cfg)

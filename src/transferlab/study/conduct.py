@@ -12,9 +12,10 @@ from transferlab.analysis.arms import cells_of
 from transferlab.analysis.load import PREDICTED, load_study
 from transferlab.analysis.outcomes import undecided
 from transferlab.analysis.verdicts import judge_cells
+from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, imbalance
 from transferlab.planning import Plan, plan_run, plan_source
-from transferlab.records import FORMAT, write_json
+from transferlab.records import FORMAT, clear_leftovers, write_json
 from transferlab.scouting.arms import predict_arms
 from transferlab.split_data import data_name
 from transferlab.study.checking import check_grid
@@ -44,6 +45,8 @@ class Study:
         self.cfg, self.declaration, self.where = cfg, declaration, where
         self.folder = Path(cfg.output_dir).absolute()
         self._balance: dict[str, str] = {}
+        self.planned = 0
+        """Runs that are known to come, for whoever looks on; 0 once all have been asked for."""
         if declaration.tuned:
             self._tuner = Tuner(cfg.study.tune, self._plan_trial, self._wave, self._expect)
         rules: Any = cfg.study.exclude if cfg.study is not None else []
@@ -53,17 +56,33 @@ class Study:
 
     def conduct(self) -> None:
         """Make every run that is missing and keep ``study.json`` up to date."""
+        clear_leftovers(self.folder)
+        self.planned = self._planned()
         self.write()
         self._announce()
         sources = self._sources()
-        with Display(len(sources) + self._planned()) as self._display:
+        with Display(len(sources) + self.planned) as self._display:
             self._wave("source runs", sources)
+            self._require(sources)
             self._predict()
             unsettled = self.cells
             for look in self.looks():
                 self._replicate(unsettled, self.declaration.seeds[:look])
                 if look < len(self.declaration.seeds):
                     unsettled = self._unsettled(unsettled)
+        self.planned = 0
+        self.write()
+
+    def _require(self, sources: Sequence[Plan]) -> None:
+        """Refuse to go on without a source: every run that needs it would try it anew."""
+        for plan, record in zip(sources, outcomes(sources), strict=True):
+            if record is None or record["status"] != "done":
+                status = f"{record['status']}: {record['reason']}" if record else "left no record"
+                again = "" if record and record["status"] != "failed" else ", or add retry=failed"
+                raise UserError(
+                    f"the source run on {data_name(plan.cfg.target)} {status}. "
+                    f"See {plan.directory}; change source.pretrain{again}."
+                )
 
     def _predict(self) -> None:
         """Score the sources on the target before any arm is trained, where the study asks for it.
@@ -141,7 +160,7 @@ class Study:
 
     def write(self) -> None:
         """Write ``study.json`` as it stands."""
-        record = study_record(self.cfg, self.declaration, self.cells)
+        record = study_record(self.cfg, self.declaration, self.cells, self.planned)
         write_json(self.folder / "study.json", record)
 
     def _cell(self, cell: Cell, configs: ArmConfigs) -> CellState:
@@ -196,6 +215,7 @@ class Study:
         return self._plan(state.tuning_cfg, seed, "tune", settings)
 
     def _expect(self, more: int) -> None:
+        self.planned += more
         self._display.expect(more)
 
     def _plan(self, cfg: DictConfig, seed: int, purpose: str, settings: Settings) -> Plan:

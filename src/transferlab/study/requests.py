@@ -4,7 +4,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +19,37 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from transferlab.errors import INTERRUPTED, UserError
+from transferlab.lease import LeaseLostError
 from transferlab.planning import Plan, plan_run
+from transferlab.processes import has_ended, signature
 from transferlab.records import Record, read_json, sha256_record, write_json, write_text
-from transferlab.run import execute, made
+from transferlab.run import attempt, finished, made, recorded
 
+FAILED = "failed"
+TRIES = 3
+"""Times that a wave is launched anew after one of its workers was killed."""
+WATCH_SECONDS = 0.5
+"""Between two looks at whether the driver of a local worker is still there."""
 CHUNKS_PER_WORKER = 4
 """Jobs a worker gets in a wave: enough that all end at about the same time."""
 
 
 @dataclass
 class Launching:
-    """A launcher and how many jobs it has running at a time."""
+    """A launcher, how many jobs it has running at a time, and whether it retries failed runs."""
 
     launcher: Launcher
     workers: int
+    retry: bool = False
     launched: int = 0
 
 
 def launching(launcher: Launcher, cfg: DictConfig) -> Launching:
-    """Read from the launcher's own settings how many jobs it runs at a time."""
+    """Read how many jobs the launcher runs at a time, and whether failed runs are made again."""
     settings = cfg.hydra.launcher
     jobs = settings.get("n_jobs") or settings.get("array_parallelism") or 1
     workers = max((os.cpu_count() or 1) + 1 + int(jobs), 1) if int(jobs) < 0 else int(jobs)
-    return Launching(launcher, workers)
+    return Launching(launcher, workers, cfg.retry == FAILED)
 
 
 def launch(where: Launching, plans: Sequence[Plan], folder: Path) -> None:
@@ -53,37 +64,67 @@ def launch(where: Launching, plans: Sequence[Plan], folder: Path) -> None:
         UserError: a run found something that the user can mend.
     """
     missing = [plan for plan in plans if made(plan) is None]
+    failed = {plan.run_id: record for plan in missing if (record := recorded(plan.directory))}
+    again = {
+        run: sha256_record(record)
+        for run, record in failed.items()
+        if where.retry or record.get("user_error") or record["status"] != FAILED
+    }
+    missing = [plan for plan in missing if plan.run_id in again or plan.run_id not in failed]
     for plan in missing:
-        (plan.directory / "run.json").unlink(missing_ok=True)  # a failed one is made again
         write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
-    jobs = []
-    for part in _dealt(missing, where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1):
-        runs = [str(plan.directory) for plan in part]
-        path = (folder / f"{sha256_record(runs)[:12]}.json").absolute()
-        write_text(path, json.dumps({"runs": runs}, indent=1))
-        jobs.append([f"request='{path}'"])
-    if jobs:
-        returned = _launched(where, jobs)
-        where.launched += len(jobs)
-        for job in returned:
-            _ = job.return_value  # raises what a job raised: launchers keep silent about it
+    for _ in range(TRIES):
+        missing = [plan for plan in missing if not _has_outcome(plan, again)]
+        if not missing or _launched(where, _jobs(where, missing, again, folder)):
+            break
     for plan in missing:
         _raise_user_error(plan.directory)
 
 
-def _launched(where: Launching, jobs: list[list[str]]) -> Sequence[JobReturn]:
-    """Launch jobs; an interrupt ends the worker processes too.
+def _jobs(
+    where: Launching, missing: Sequence[Plan], again: Mapping[str, str], folder: Path
+) -> list[list[str]]:
+    """Write request files; returns the overrides of each job."""
+    jobs = []
+    ends_with = None if getattr(where.launcher, "outlives_driver", False) else signature()
+    for part in _dealt(missing, where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1):
+        asked = {
+            "runs": [str(plan.directory) for plan in part],
+            "again": {run: again[run] for plan in part if (run := plan.run_id) in again},
+        }
+        path = (folder / f"{sha256_record(asked)[:12]}.json").absolute()
+        write_text(path, json.dumps(asked | {"ends_with": ends_with}, indent=1))
+        jobs.append([f"request='{path}'"])
+    return jobs
 
-    A pool whose workers die of the same interrupt can wait for them for ever, so that with
-    workers this process ends at once: records are written whole, and locks fall with it.
+
+def _has_outcome(plan: Plan, again: Mapping[str, str]) -> bool:
+    record = recorded(plan.directory)
+    if record is None or sha256_record(record) == again.get(plan.run_id):
+        return False
+    return made(plan) is not None or record["status"] == FAILED
+
+
+def _launched(where: Launching, jobs: list[list[str]]) -> bool:
+    """Launch jobs and wait for them; False where a worker was killed, which ends all of a pool.
+
+    An interrupt ends the worker processes too: a pool whose workers die of the same interrupt can
+    wait for them for ever, so that with workers this process ends at once. Records are written
+    whole, and leases of processes that ended are free.
     """
-    if where.workers == 1:
-        return where.launcher.launch(jobs, initial_job_idx=where.launched)
-    before = signal.signal(signal.SIGINT, _end)
+    before = signal.getsignal(signal.SIGINT)
+    if where.workers > 1:
+        signal.signal(signal.SIGINT, _end)
     try:
-        return where.launcher.launch(jobs, initial_job_idx=where.launched)
+        returned: Sequence[JobReturn] = where.launcher.launch(jobs, initial_job_idx=where.launched)
+    except BrokenProcessPool:
+        return False
     finally:
         signal.signal(signal.SIGINT, before)
+        where.launched += len(jobs)
+    for job in returned:
+        _ = job.return_value  # raises what a job raised: launchers keep silent about it
+    return True
 
 
 def _end(number: int, frame: object) -> None:
@@ -99,33 +140,65 @@ def _end(number: int, frame: object) -> None:
 def serve(request: Path) -> None:
     """Make the runs of a request file, one after another; this is what a job does.
 
-    A run that fails is recorded and the next one goes on; the driver reads the records.
+    A run that fails is recorded and the next one goes on; the driver reads the records. What
+    another process is at work on is left for last, and waited for then.
     """
-    for directory in read_json(request)["runs"]:
-        cfg = OmegaConf.load(Path(directory) / "config.yaml")
-        assert isinstance(cfg, DictConfig)
-        try:
-            plan = plan_run(cfg)
-            if plan.directory != Path(directory):
-                raise UserError(
-                    f"{directory}: its data or weights changed since it was planned "
-                    f"(now run {plan.run_id}). Start the study again."
-                )
-            execute(plan)
-        except UserError as error:
-            _note(Path(directory), error)  # the driver reports it
+    asked = read_json(request)
+    if asked.get("ends_with"):
+        threading.Thread(target=_end_with, args=(asked["ends_with"],), daemon=True).start()
+    again = dict(asked.get("again", {}))
+    later = [run for run in asked["runs"] if not _served(Path(run), again, wait=False)]
+    for run in later:
+        _served(Path(run), again, wait=True)
+
+
+def _end_with(driver: str) -> None:
+    """End this process when its driver is gone: whoever killed that one meant this one too."""
+    while not has_ended(driver):
+        time.sleep(WATCH_SECONDS)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(1)
+
+
+def _served(directory: Path, again: Mapping[str, str], *, wait: bool) -> bool:
+    """Make one run; False where another process is at work on it.
+
+    Args:
+        directory: of the run.
+        again: the hashes of failed records that are to be made again. A run that failed anew,
+            under another driver, is left as it is.
+        wait: for the other process.
+    """
+
+    def stands(folder: Path) -> Record | None:
+        record = recorded(folder)
+        failed = record is not None and record.get("status") == FAILED
+        if record is not None and failed and sha256_record(record) != again.get(folder.name):
+            return record
+        return finished(folder)
+
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    try:
+        plan = plan_run(cfg)
+        if plan.directory != directory:
+            raise UserError(
+                f"{directory}: its data or weights changed since it was planned "
+                f"(now run {plan.run_id}). Start the study again."
+            )
+        return attempt(plan, wait=wait, stands=stands) is not None
+    except LeaseLostError:
+        return False
+    except UserError as error:
+        _note(directory, error)  # the driver reports it
+        return True
 
 
 def outcomes(plans: Sequence[Plan]) -> list[Record | None]:
     """Read the records of a wave; None for a run that left none."""
-    records: list[Record | None] = []
-    for plan in plans:
-        path = plan.directory / "run.json"
-        try:
-            records.append(read_json(path) if path.is_file() else None)
-        except ValueError:
-            records.append(None)
-    return records
+    return [recorded(plan.directory) for plan in plans]
 
 
 def _dealt(plans: Sequence[Plan], parts: int) -> list[list[Plan]]:

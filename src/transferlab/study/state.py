@@ -49,7 +49,9 @@ def tuning_seeds(tune: DictConfig) -> range:
     return range(TUNING_SEED, TUNING_SEED + int(tune.seeds or SHARED_SEEDS))
 
 
-def study_record(cfg: DictConfig, declaration: Declaration, cells: Sequence[CellState]) -> Record:
+def study_record(
+    cfg: DictConfig, declaration: Declaration, cells: Sequence[CellState], planned: int = 0
+) -> Record:
     """Return ``study.json``: the family is what was declared, whatever lies in the folder."""
     study = cfg.study
     verdict = study.verdict if study is not None else {}
@@ -60,6 +62,7 @@ def study_record(cfg: DictConfig, declaration: Declaration, cells: Sequence[Cell
         "name": str(cfg.name),
         "command": "transferlab run " + " ".join(declaration.shared),
         "tuned": declaration.tuned,
+        "planned": planned,
         "metric": cells[0].metric,
         "margin": verdict.get("margin", 0.01),
         "alpha": verdict.get("alpha", 0.05),
