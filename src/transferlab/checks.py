@@ -16,6 +16,7 @@ from transferlab.energy import require_meter
 from transferlab.errors import UserError, nearest
 from transferlab.machine import check_machine
 from transferlab.source_checks import check_roots, check_source
+from transferlab.targets import require_allowed
 
 Bound = tuple[float, float, bool]
 BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
@@ -67,6 +68,7 @@ def check(cfg: DictConfig) -> None:
         UserError: names the key, what came in, what is near and what to do.
     """
     _check_complete(cfg)
+    require_allowed(cfg)  # before anything looks at what a name leads to
     for stray, known in _strays(cfg, RunConfig, ""):
         raise UserError(f"unknown key {stray!r} ({nearest(stray.rpartition('.')[2], known)}).")
     check_values(cfg)

@@ -250,6 +250,7 @@ class RunConfig:
     tracker: Any = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     study: StudyConfig | None = None
+    allowed_packages: list[str] = field(default_factory=list)  # whose code a `_target_` may name
     allowed_licences: list[str] | None = None  # of data and weights; None: any, also unknown ones
     data_root: str = "data"  # the folder that experiments on real data refer to
     settings: dict[str, Any] = field(default_factory=dict)  # what tuning chose; for the record

@@ -25,6 +25,7 @@ from transferlab.integrity import near_duplicates
 from transferlab.provenance import check_licences, licences, provenance
 from transferlab.records import FORMAT, sha256_record
 from transferlab.split_data import Data, Positions, data_name, open_data
+from transferlab.targets import require_allowed
 
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
 
@@ -63,6 +64,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     Raises:
         UserError: anything about data, weights, sizes or licences that the user can mend.
     """
+    require_allowed(cfg)  # also where it is read back from a run's config.yaml
     cfg = cfg.copy()
     check_model(cfg)
     data = open_data(cfg.target, cfg.backbone)

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "environment",
             "collectives",
             "energy",
+            "targets",
         ),
     ),
     ("maths", ("stats", "transferability", "representation", "schedule", "curves")),
