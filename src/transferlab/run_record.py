@@ -288,9 +288,9 @@ def _baselines(plan: Plan) -> Record:
     key = sha256("|".join([plan.data.splits.sha256, plan.data.store.fingerprint,
                            ",".join(map(str, plan.train))]))[:24]  # fmt: skip
     path = cache_folder() / "baselines" / f"{key}.json"
-    if path.is_file():
+    try:
         found: Record = read_json(path)
-        return found
-    found = baselines(plan.data.store, plan.train, plan.data.splits.test)
-    write_json(path, found)
+    except (OSError, ValueError):  # missing, or damaged by another's crash
+        found = baselines(plan.data.store, plan.train, plan.data.splits.test)
+        write_json(path, found)
     return found

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from transferlab.cache import shared_lock
 from transferlab.datasets.base import Dataset, Index
 from transferlab.datasets.npy import check_of, read_images, write_images
 from transferlab.datasets.opening import BrokenImageError, broken
@@ -126,7 +126,7 @@ Row = tuple[NDArray[np.uint8], str] | None  # pixels (C, H, W) and content; None
 
 def _make_alone(images: Path, notes: Path, rows: Iterator[Row]) -> dict[str, Any]:
     images.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(images.with_suffix(".lock")):
+    with shared_lock(images.with_suffix(".lock")):
         record = _trusted(images, notes)  # another process may have made it meanwhile
         return _make(images, notes, rows) if record is None else record
 
