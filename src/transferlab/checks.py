@@ -199,6 +199,7 @@ def _check_consistent(cfg: DictConfig) -> None:
             f"target.corruption={cfg.target.corruption}: a corrupted dataset is a source; "
             f"write source={cfg.target.name} source.corruption={cfg.target.corruption}."
         )
+    _check_kept(cfg)
     check_machine(cfg)
     require_meter(cfg.trainer.energy)
     if not PLAIN_NAME.fullmatch(str(cfg.name)):
@@ -208,6 +209,15 @@ def _check_consistent(cfg: DictConfig) -> None:
     check_source(cfg)
     check_roots(cfg)
     _check_parts(cfg)
+
+
+def _check_kept(cfg: DictConfig) -> None:
+    keep, select = cfg.checkpoint.keep, cfg.checkpoint.select
+    if keep in ("best", "last") and keep != select:
+        raise UserError(
+            f"checkpoint.keep={keep} with checkpoint.select={select}: the weights that were tested "
+            f"would be lost. Set checkpoint.select={keep} too, or checkpoint.keep=all."
+        )
 
 
 def _check_parts(cfg: DictConfig) -> None:

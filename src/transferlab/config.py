@@ -12,7 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "source.join": ("disjoint", "by_name"),
     "strategy.init": ("source", "random"),
     "strategy.groups": ("stages", "blocks"),
-    "checkpoint.keep": ("last", "none"),  # `select` says which weights those are
+    "checkpoint.keep": ("best", "last", "all", "none"),
     "checkpoint.select": ("last", "best"),
     "metric.name": ("auto", "accuracy", "macro_recall"),
     "target.near_duplicates": ("refuse", "warn", "ignore"),
@@ -183,8 +183,8 @@ class TrainerConfig:
 class CheckpointConfig:
     """Which weights a run keeps, which ones are tested, and how much a killed run may lose."""
 
-    keep: str = "last"
-    select: str = "last"
+    keep: str | None = None  # what stays; None: what `select` chose, in studies once an arm
+    select: str = "last"  # the weights that are tested
     every_minutes: float | None = 5.0  # how often a state to resume from is saved; never identity
     every_steps: int | None = None  # optimiser steps; the one that comes first counts
 

@@ -17,12 +17,13 @@ from transferlab.auto_depth import fit
 from transferlab.backbones.weights import StateDict, load_weights
 from transferlab.building import build
 from transferlab.checkpoints import FOLDER, remove_checkpoints
-from transferlab.errors import RunError, UserError
+from transferlab.errors import FullDiskError, RunError, UserError
 from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
-from transferlab.records import Record, read_json, write_json, write_text
+from transferlab.records import Record, read_json, sha256_file, write_json, write_text
+from transferlab.room import room_named
 from transferlab.run_columns import carry_columns, lacks_columns
 from transferlab.run_record import header, measure, no_metrics
 from transferlab.split_data import data_name
@@ -60,8 +61,10 @@ def _trained(plan: Plan, record: Record) -> bool:
     """Say whether nothing that is asked of a run needs its training."""
     if record["status"] != "done":
         return True
-    kept = any((plan.directory / "checkpoints").glob("*.safetensors"))
-    lacking = plan.cfg.checkpoint.keep != "none" and not kept
+    keep = plan.cfg.checkpoint.keep
+    where = "steps/*.safetensors" if keep == "all" else "*.safetensors"
+    kept = any((plan.directory / "checkpoints").glob(where))
+    lacking = keep != "none" and not kept
     lacking |= wants_forgetting(plan.cfg) and record.get("forgetting") is None
     return not lacking
 
@@ -140,7 +143,17 @@ def starting_weights(cfg: DictConfig) -> StateDict | None:
             f"the source run on {data_name(cfg.source)} {record['status']}: {record['reason']}. "
             f"See {plan.directory}; change source.pretrain."
         )
+    if not _whole(plan.directory, record):  # another's crash, or a hand in the shared cache
+        (plan.directory / "run.json").unlink(missing_ok=True)
+        record = execute(plan)
     return load_weights(plan.directory)
+
+
+def _whole(directory: Path, record: Record) -> bool:
+    """Say whether a run's weights are those that its record tells of."""
+    noted = record.get("weights") or {}
+    path = directory / str(noted.get("file"))
+    return path.is_file() and sha256_file(path) == noted.get("sha256")
 
 
 def _attempt(plan: Plan) -> Record:
@@ -160,6 +173,8 @@ def _attempt(plan: Plan) -> Record:
         raise
     except DivergedError as error:
         return record | _failure("diverged", error)
+    except FullDiskError:
+        raise  # nothing more can be written there; asked again, the run goes on
     except RankError as error:
         return record | _failure("failed", error) | {"log": str(error.log)}
     except Exception as error:
@@ -170,7 +185,7 @@ def _attempt(plan: Plan) -> Record:
 
 def _train(plan: Plan, record: Record, weights: StateDict | None, tracked: bool = True) -> Record:
     """Fit and measure in this process: the whole run, or one rank's part of it."""
-    with _trackers(plan, record, tracked) as loggers:
+    with room_named(plan.cfg, plan.directory), _trackers(plan, record, tracked) as loggers:
         fitted = fit(plan, weights, plan.directory, loggers)
         record |= measure(plan, fitted)
     return record

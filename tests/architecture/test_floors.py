@@ -53,7 +53,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("one fit", ("fitting",)),
     ("a run's fits", ("auto_depth",)),
     ("what it forgot", ("forgetting",)),
-    ("its record", ("run_record", "run_columns", "launching", "phase_table")),
+    ("its record", ("run_record", "run_columns", "launching", "phase_table", "room")),
     ("one run", ("run", "prediction", "rate_finder")),
     ("one rank", ("rank",)),
     ("before training", ("scouting",)),

@@ -61,7 +61,8 @@ def test_text_loses_what_the_environment_holds(
     "override",
     [
         f"tracker.wandb.api_key={CANARY}", f"+x.token='{CANARY}'", f"x={{password: {CANARY}}}",
-        f"x=[{{a: {{api_key: {CANARY}}}}}]", f"head={CANARY}", f"x.uri={LOGIN}", f"secret={{{CANARY}",
+        f"x=[{{a: {{api_key: {CANARY}}}}}]", f"head={CANARY}", f"x.uri={LOGIN}",
+        f"secret={{{CANARY}",
     ],
 )  # fmt: skip
 def test_a_secret_on_the_command_line_is_refused_unseen(
