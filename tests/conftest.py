@@ -1,6 +1,7 @@
 """What all tests share: a cache of their own, and configurations as the command line makes them."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +93,35 @@ def make_plan(compose: Compose, tmp_path: Path) -> MakePlan:
     return make
 
 
-NEEDED = ("chromium", "gloo")
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount small file systems: ``mounted("disk", "size=2m")``; skipped where that is forbidden."""
+    folders: list[Path] = []
+
+    def mount(name: str, options: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        if os.geteuid() != 0:
+            pytest.skip("only root may mount a small disk")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no mount of a small disk here: {done.stderr.strip()}")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(folders):
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(mounted: Callable[..., Path]) -> Path:
+    """A disk of 2 MB."""
+    return mounted("disk", "size=2m")
+
+
+NEEDED = ("chromium", "gloo", "no mount")
 """What the machine that decides must have: a test that would skip for want of it fails there."""
 
 

@@ -18,6 +18,7 @@ from transferlab.callbacks.cost import Cost
 from transferlab.callbacks.history import History
 from transferlab.checkpoints import FOLDER
 from transferlab.collectives import first_rank
+from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, gather, gathered
 from transferlab.fitting import Fit
 from transferlab.fitting import fit as fit_once
@@ -68,6 +69,11 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
     name = _declared(plan.cfg)
     if name is None:
         return fit_once(plan, weights, directory, loggers)
+    if plan.cfg.checkpoint.keep == "all":
+        raise UserError(
+            f"checkpoint.keep=all: strategy={plan.cfg.strategy.name} makes several fits, whose "
+            "validations are of different models. Set checkpoint.keep=last or none."
+        )
     found: list[_Candidate] = []
     trials: list[dict[str, Any]] = []
     last: Fit | None = None

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from transferlab.errors import UserError, nearest
+from transferlab.targets import target_nodes
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # errors are lines of our own
 
@@ -34,20 +34,8 @@ def check_nodes(cfg: DictConfig) -> None:
     Raises:
         UserError: unknown target or argument, or a value of the wrong type; names the nearest.
     """
-    for path, node in _nodes(cfg, ""):
+    for path, node in target_nodes(cfg):
         _check_node(path, node)
-
-
-def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        if "_target_" in node:
-            yield path, node
-        for key in map(str, node):
-            if not OmegaConf.is_missing(node, key):
-                yield from _nodes(node._get_node(key), f"{path}.{key}".lstrip("."))
-    elif isinstance(node, ListConfig) and not node._is_none():
-        for index in range(len(node)):
-            yield from _nodes(node._get_node(index), f"{path}[{index}]")
 
 
 def _check_node(path: str, node: DictConfig) -> None:

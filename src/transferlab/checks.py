@@ -1,7 +1,9 @@
 """Everything about a configuration that can be wrong before any data is read."""
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -11,11 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from transferlab.building import build, check_nodes
+from transferlab.cache import cache_folder
+from transferlab.composing import require_no_secrets
 from transferlab.config import CHOICES, RunConfig
 from transferlab.energy import require_meter
 from transferlab.errors import UserError, nearest
 from transferlab.machine import check_machine
 from transferlab.source_checks import check_roots, check_source
+from transferlab.targets import require_allowed
 
 Bound = tuple[float, float, bool]
 BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
@@ -67,6 +72,8 @@ def check(cfg: DictConfig) -> None:
         UserError: names the key, what came in, what is near and what to do.
     """
     _check_complete(cfg)
+    require_no_secrets(_leaves(OmegaConf.to_container(cfg, resolve=True)))
+    require_allowed(cfg)  # before anything looks at what a name leads to
     for stray, known in _strays(cfg, RunConfig, ""):
         raise UserError(f"unknown key {stray!r} ({nearest(stray.rpartition('.')[2], known)}).")
     check_values(cfg)
@@ -89,16 +96,23 @@ def _in_steps(cfg: DictConfig) -> DictConfig:
 
 
 def check_output(folder: Path) -> None:
-    """Raise a UserError unless files can be made in the output folder."""
+    """Raise a UserError unless files can be made in the output folder and in the cache."""
+    _check_writable(folder, f"output_dir={folder}", "output_dir")
+    cache = cache_folder()
+    _check_writable(cache, f"the cache {cache}", "TRANSFERLAB_CACHE")
+
+
+def _check_writable(folder: Path, what: str, key: str) -> None:
+    probe = folder / f".writable-{os.getpid()}"  # others may look at the same moment
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
+        probe.write_bytes(b"1")  # an empty file fits on a full disk
         probe.unlink()
     except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
         raise UserError(
-            f"output_dir={folder} can't be written ({error.strerror}). "
-            "Set output_dir to a folder of yours."
+            f"{what} can't be written ({error.strerror}). Set {key} to a folder of yours."
         ) from error
 
 
@@ -118,6 +132,17 @@ def _check_complete(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(f"{str(error).splitlines()[0]} (in the configuration).") from error
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """List dotted keys and their values."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        here = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict | list):
+            yield from _leaves(value, here)
+        else:
+            yield here, value
 
 
 def _open_keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -174,6 +199,7 @@ def _check_consistent(cfg: DictConfig) -> None:
             f"target.corruption={cfg.target.corruption}: a corrupted dataset is a source; "
             f"write source={cfg.target.name} source.corruption={cfg.target.corruption}."
         )
+    _check_kept(cfg)
     check_machine(cfg)
     require_meter(cfg.trainer.energy)
     if not PLAIN_NAME.fullmatch(str(cfg.name)):
@@ -183,6 +209,15 @@ def _check_consistent(cfg: DictConfig) -> None:
     check_source(cfg)
     check_roots(cfg)
     _check_parts(cfg)
+
+
+def _check_kept(cfg: DictConfig) -> None:
+    keep, select = cfg.checkpoint.keep, cfg.checkpoint.select
+    if keep in ("best", "last") and keep != select:
+        raise UserError(
+            f"checkpoint.keep={keep} with checkpoint.select={select}: the weights that were tested "
+            f"would be lost. Set checkpoint.select={keep} too, or checkpoint.keep=all."
+        )
 
 
 def _check_parts(cfg: DictConfig) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from transferlab.errors import UserError, nearest
+from transferlab.redaction import has_login, hidden, is_secret
 
 MISTYPED = re.compile("could not be converted|is not a valid|Invalid type|not supported")
 KNOWN = (HydraException, OmegaConfBaseException, YAMLError)
@@ -58,6 +59,32 @@ def _unknown(key: str | None, known_keys: list[str]) -> UserError:
     return UserError(f"unknown key {key!r} ({nearest(key, close or siblings or known_keys)}).")
 
 
+def require_no_secrets(settings: Iterable[tuple[str, Any]]) -> None:
+    """Refuse tokens, keys and passwords among settings, which records keep and people share.
+
+    Args:
+        settings: dotted keys and values; no message ever holds a value.
+
+    Raises:
+        UserError: names the key and where its secret belongs.
+    """
+    for key, value in settings:
+        text = str(value)
+        if is_secret(key, value):
+            what = "is a secret's name"
+        elif (name := hidden(text)) is not None:
+            what = f"holds the value of the environment's {name}"
+        elif has_login(text):
+            what = "is an address with a user or a password in it"
+        else:
+            continue
+        raise UserError(
+            f"{key} {what}, and settings are recorded. Leave it out and set the secret in the "
+            "environment, where its library looks for it (WANDB_API_KEY, HF_TOKEN, "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
+        )
+
+
 def keys(cfg: DictConfig) -> list[str]:
     """List the dotted keys of a configuration that people set, for naming the nearest."""
     return list(_keys(OmegaConf.to_container(cfg, resolve=False), ""))
@@ -75,6 +102,7 @@ def parse(overrides: list[str]) -> list[Override]:
     """Parse command-line overrides; one that is not of the form key=value is a UserError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    require_no_secrets(_settings(overrides))  # first: other errors name what came in
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"{text!r} is not of the form key=value. See transferlab run --help.")
@@ -87,6 +115,15 @@ def parse(overrides: list[str]) -> list[Override]:
                 f"{text}: {_first_line(str(error))}. Quote a value with signs: \"KEY='VALUE'\"."
             ) from error
     return parsed
+
+
+def _settings(overrides: list[str]) -> Iterator[tuple[str, str]]:
+    """Split overrides into keys and values, also where the grammar would take neither."""
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        yield key.partition("@")[0], value.strip("'\"")
+        for inner, given in re.findall(r"([A-Za-z_]\w*)\s*:\s*([^,{}\[\]]+)", value):
+            yield f"{key}.{inner}", given.strip(" '\"")
 
 
 def _keys(node: Any, prefix: str) -> Iterator[str]:

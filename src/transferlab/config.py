@@ -12,7 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "source.join": ("disjoint", "by_name"),
     "strategy.init": ("source", "random"),
     "strategy.groups": ("stages", "blocks"),
-    "checkpoint.keep": ("last", "none"),  # `select` says which weights those are
+    "checkpoint.keep": ("best", "last", "all", "none"),
     "checkpoint.select": ("last", "best"),
     "retry": ("failed",),
     "metric.name": ("auto", "accuracy", "macro_recall"),
@@ -184,8 +184,8 @@ class TrainerConfig:
 class CheckpointConfig:
     """Which weights a run keeps, which ones are tested, and how much a killed run may lose."""
 
-    keep: str = "last"
-    select: str = "last"
+    keep: str | None = None  # what stays; None: what `select` chose, in studies once an arm
+    select: str = "last"  # the weights that are tested
     every_minutes: float | None = 5.0  # how often a state to resume from is saved; never identity
     every_steps: int | None = None  # optimiser steps; the one that comes first counts
 
@@ -251,6 +251,7 @@ class RunConfig:
     tracker: Any = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     study: StudyConfig | None = None
+    allowed_packages: list[str] = field(default_factory=list)  # whose code a `_target_` may name
     allowed_licences: list[str] | None = None  # of data and weights; None: any, also unknown ones
     data_root: str = "data"  # the folder that experiments on real data refer to
     settings: dict[str, Any] = field(default_factory=dict)  # what tuning chose; for the record

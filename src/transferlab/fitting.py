@@ -22,6 +22,8 @@ from transferlab.callbacks.cost import Cost
 from transferlab.callbacks.history import History
 from transferlab.callbacks.phases import Phases, everything
 from transferlab.callbacks.refit import Refit
+from transferlab.callbacks.step_weights import FOLDER as STEPS
+from transferlab.callbacks.step_weights import StepWeights
 from transferlab.checkpoints import FOLDER, last_checkpoint
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
@@ -30,6 +32,7 @@ from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.planning import Plan
 from transferlab.randomness import derive_seed
+from transferlab.records import FORMAT
 from transferlab.refitting import can_refit, needs_training
 from transferlab.trainers import interruptible, make_trainer, quiet, replicas
 
@@ -79,13 +82,14 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
     )
     cost = Cost(cfg.trainer.energy)
     best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []
+    kept = [StepWeights(directory / STEPS, weights_notes(plan))] * (cfg.checkpoint.keep == "all")
     averaging, guard = replicas(cfg, len(plan.train))
     saving = Checkpointing(
         directory / FOLDER, plan.run_id, cfg.checkpoint.every_steps, cfg.checkpoint.every_minutes
     )
     frozen = not all(c.trains_backbone() for c in strategy)
     refit = [Refit(data, once=frozen)] if can_refit(module.model) else []
-    callbacks = [saving, *averaging, history, *strategy, *best, *refit, *guard, cost]
+    callbacks = [saving, *averaging, history, *strategy, *best, *kept, *refit, *guard, cost]
     trainer = make_trainer(cfg, callbacks, loggers, directory)
     resume = last_checkpoint(directory / FOLDER, plan.run_id)
     train(trainer, module, data, strategy, weights, resume)
@@ -94,6 +98,11 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         best[0].step or trainer.global_step if best else trainer.global_step, saving.resumed,
         [trial for callback in strategy for trial in callback.trials()],
     )  # fmt: skip
+
+
+def weights_notes(plan: Plan) -> dict[str, Any]:
+    """Return what files of a run's weights say of the run."""
+    return {"run_id": plan.run_id, "backbone": plan.cfg.backbone.name, "format": FORMAT}
 
 
 def assemble(

@@ -29,6 +29,7 @@ from transferlab.records import Record, read_json
 from transferlab.representation import linear_cka, unbiased_linear_cka
 from transferlab.split_data import Data, Positions, data_name, open_data
 from transferlab.stats.metrics import accuracy
+from transferlab.targets import require_allowed
 
 PROBE_SAMPLE = 2000
 """Training images of the source at the most that a probe is fitted to."""
@@ -78,6 +79,7 @@ def find_origin(cfg: DictConfig) -> Origin:
             f"forgetting=true: source.path={cfg.source.path} is not the directory of a finished "
             "run (run.json and config.yaml), so there is no source to score. Leave forgetting out."
         )
+    require_allowed(own, cfg.allowed_packages)  # whoever made that run
     try:
         data = open_data(own.target, own.backbone)
     except UserError as error:

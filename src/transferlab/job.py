@@ -12,7 +12,8 @@ from transferlab.outcome import outcome
 from transferlab.planning import Plan, plan_run
 from transferlab.rate_finder import find_rate, write_curve
 from transferlab.records import Record
-from transferlab.run import execute, starting_weights
+from transferlab.room import kept_bytes, passing_bytes, require_room
+from transferlab.run import execute, made, starting_weights
 from transferlab.source_parts import expand_parts
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
@@ -46,6 +47,9 @@ def _single(cfg: DictConfig) -> None:
     if cfg.dry_run:
         show_run(plan)
         return
+    needed = kept_bytes(plan, cfg.checkpoint.keep or cfg.checkpoint.select) + passing_bytes(plan)
+    if made(plan) is None:
+        require_room({plan.directory: needed}, f"run {plan.run_id}")
     record = execute(plan)
     show(plan, record)
     if record["status"] != "done":

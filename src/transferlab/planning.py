@@ -1,5 +1,6 @@
 """What a run is about, before it trains: its data, its source, its identity."""
 
+import errno
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,12 +20,13 @@ from transferlab.backbones.weights import (
 from transferlab.building import build
 from transferlab.cache import cache_folder
 from transferlab.checks import brings_curves
-from transferlab.errors import UserError
+from transferlab.errors import FullDiskError, UserError
 from transferlab.further_tests import FurtherTest, further_tests
 from transferlab.integrity import near_duplicates
 from transferlab.provenance import check_licences, licences, provenance
 from transferlab.records import FORMAT, sha256_record
 from transferlab.split_data import Data, Positions, data_name, open_data
+from transferlab.targets import require_allowed
 
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
 
@@ -63,6 +65,21 @@ def plan_run(cfg: DictConfig) -> Plan:
     Raises:
         UserError: anything about data, weights, sizes or licences that the user can mend.
     """
+    require_allowed(cfg)  # also where it is read back from a run's config.yaml
+    try:
+        return _plan_run(cfg)
+    except FullDiskError as error:  # nothing has trained yet
+        raise UserError(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise UserError(
+            f"{error.filename or cache_folder()} can't be read or written ({error.strerror}). "
+            "Set TRANSFERLAB_CACHE to a folder of yours."
+        ) from error
+
+
+def _plan_run(cfg: DictConfig) -> Plan:
     cfg = cfg.copy()
     check_model(cfg)
     data = open_data(cfg.target, cfg.backbone)

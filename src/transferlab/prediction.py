@@ -21,23 +21,28 @@ from transferlab.datasets.policy import ImagePolicy, to_uint8
 from transferlab.errors import UserError
 from transferlab.model import TransferModel
 from transferlab.records import read_json, replacing
+from transferlab.targets import require_allowed
 
 ENDINGS = frozenset(Image.registered_extensions())
 BATCH = 64
 
 
-def predict(run: Path, images: Sequence[Path], output: Path) -> pd.DataFrame:
+def predict(
+    run: Path, images: Sequence[Path], output: Path, packages: Sequence[str] = ()
+) -> pd.DataFrame:
     """Label images with a run's model and write them as CSV.
 
     Args:
-        run: directory of a run that kept its weights.
+        run: directory of a run that kept its weights; anybody may have made it.
         images: files, or folders that are searched for images.
         output: of the CSV: ``path, prediction, probability`` and one column per class.
+        packages: whose code the run may name besides those that every run may.
 
     Raises:
         UserError: no finished run, no weights, no images, or one that can't be read.
     """
     record, cfg = _load_run(run)
+    _require_allowed(run, cfg, packages)
     model = _load_model(run, record, cfg)
     preprocessing = Preprocessing(**_tuples(record["preprocessing"]))
     files = list(_files(images))
@@ -81,6 +86,15 @@ def _load_run(run: Path) -> tuple[dict[str, Any], DictConfig]:
     if record.get("status") == "failed" or not isinstance(cfg, DictConfig):
         raise UserError(f"{run} failed ({record.get('reason')}): it has no model. Run it again.")
     return record, cfg
+
+
+def _require_allowed(run: Path, cfg: DictConfig, packages: Sequence[str]) -> None:
+    """Let a run name no code that the person at the keyboard did not allow; its file can't."""
+    try:
+        require_allowed(cfg, packages)
+    except UserError as error:
+        told = str(error).replace("add allowed_packages=[", "add --allow ").replace("].", ".")
+        raise UserError(f"{run}/config.yaml: {told}") from error
 
 
 def _load_model(run: Path, record: dict[str, Any], cfg: DictConfig) -> TransferModel:

@@ -4,13 +4,16 @@ Started by :func:`transferlab.launching.launch`, never by hand: it reads the run
 plans it as its parent did, and fits. Rank 0 alone writes.
 """
 
+import io
 import os
 import sys
 import threading
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from transferlab.launching import note_failure
+from transferlab.redaction import redacted
 
 
 def main(directory: Path) -> None:
@@ -36,6 +39,24 @@ def _log_to(path: Path) -> None:
     with path.open("wb") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+    sys.stdout, sys.stderr = _Redacted(sys.stdout), _Redacted(sys.stderr)
+
+
+class _Redacted(io.TextIOBase):
+    """A stream without the environment's secrets: a library may print an address or a header."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redacted(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def _end_with_parent() -> None:

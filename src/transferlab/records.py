@@ -1,20 +1,27 @@
 """Files that are the truth: records written whole or not at all, hashes of content."""
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transferlab.errors import FullDiskError
 from transferlab.processes import has_ended, signature
+from transferlab.redaction import redacted
 
 FORMAT = 1
 """Raised by hand when a change alters results: it is part of every run's identity."""
 
 Record = dict[str, Any]
+
+FULL = 64 * 1024
+"""Bytes below which a disk on which a write failed is full, whatever the writer said of it."""
 
 
 @contextmanager
@@ -22,34 +29,53 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that becomes ``path`` only if the block succeeds.
 
     The file and its folder are synced before the rename is relied upon, so a reader or a crash
-    sees the old content or the new, never half of it.
+    sees the old content or the new, never half of it. Its mode is the process's usual one, so that
+    a group that shares a folder can read it.
+
+    Raises:
+        FullDiskError: there was no room for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(handle).st_mode & 0o777  # as the umask leaves it
+        os.close(handle)
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(mode)  # some writers put a file of their own in its place
         temporary.replace(path)
         _sync(path.parent)
+    except Exception as error:
+        _raise_if_full(path, temporary, error)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def temporary_beside(path: Path) -> Path:
-    """Make an empty hidden file beside ``path``, signed by this process."""
-    prefix = f".{path.name}.{signature()}."
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
-    os.close(handle)
-    return Path(name)
+    """Return the name of a hidden file beside ``path``, signed by this process."""
+    return path.parent / f".{path.name}.{signature()}.{secrets.token_hex(4)}.tmp"
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove temporary files of processes that ended, from a folder and those below it."""
     for path in folder.rglob(".*.tmp"):
-        signed = path.name.split(".")[-3]
-        if has_ended(signed):
+        if has_ended(path.name.split(".")[-3]):
             path.unlink(missing_ok=True)
+
+
+def _raise_if_full(path: Path, temporary: Path, error: Exception) -> None:
+    """Raise a FullDiskError where a write failed for want of room; writers put it in many ways."""
+    folder = next(up for up in path.absolute().parents if up.is_dir())
+    said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    said |= "No space left on device" in str(error)
+    # of other errors the disk is asked; a plain mistake on a full disk is told as the mistake
+    wrote = isinstance(error, OSError | RuntimeError)
+    if not said and not (wrote and shutil.disk_usage(folder).free < FULL):
+        return
+    size = temporary.stat().st_size if temporary.exists() else 0
+    raise FullDiskError(folder, path.name, size) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -59,8 +85,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text to ``path`` whole or not at all."""
-    write_bytes(path, content.encode())
+    """Write UTF-8 text to ``path`` whole or not at all, without the environment's secrets."""
+    write_bytes(path, redacted(content).encode())
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -16,13 +16,21 @@ from transferlab.auto_depth import fit
 from transferlab.backbones.weights import StateDict, load_weights
 from transferlab.building import build
 from transferlab.checkpoints import FOLDER, remove_checkpoints
-from transferlab.errors import RunError, UserError
+from transferlab.errors import FullDiskError, RunError, UserError
 from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
 from transferlab.lease import held
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
-from transferlab.records import Record, clear_leftovers, read_json, write_json, write_text
+from transferlab.records import (
+    Record,
+    clear_leftovers,
+    read_json,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from transferlab.room import room_named
 from transferlab.run_columns import carry_columns, lacks_columns
 from transferlab.run_record import header, measure, no_metrics
 from transferlab.split_data import data_name
@@ -67,8 +75,10 @@ def _trained(plan: Plan, record: Record) -> bool:
     """Say whether nothing that is asked of a run needs its training."""
     if record["status"] != "done":
         return True
-    kept = any((plan.directory / "checkpoints").glob("*.safetensors"))
-    lacking = plan.cfg.checkpoint.keep != "none" and not kept
+    keep = plan.cfg.checkpoint.keep
+    where = "steps/*.safetensors" if keep == "all" else "*.safetensors"
+    kept = any((plan.directory / "checkpoints").glob(where))
+    lacking = keep != "none" and not kept
     lacking |= wants_forgetting(plan.cfg) and record.get("forgetting") is None
     return not lacking
 
@@ -91,7 +101,7 @@ Stands = Callable[[Path], Record | None]
 """Returns the record of a run's directory if it is to stay as it is."""
 
 
-def execute(plan: Plan) -> Record:
+def execute(plan: Plan, stands: Stands = finished) -> Record:
     """Make a run, or return the record of the one that was made before.
 
     Whatever happens is recorded: a fit that fails leaves its reason and its traceback behind.
@@ -101,7 +111,7 @@ def execute(plan: Plan) -> Record:
         UserError: something the user can mend, found before the first optimiser step.
         LeaseLostError: this process stood still for so long that another one took the run over.
     """
-    record = attempt(plan)
+    record = attempt(plan, stands=stands)
     assert record is not None, "it was waited for"
     return record
 
@@ -170,13 +180,24 @@ def starting_weights(cfg: DictConfig) -> StateDict | None:
     if cfg.source.kind != "dataset":
         return external_weights(cfg)[0]
     plan = plan_source(cfg)
-    record = execute(plan)
+    record = execute(plan, _intact)
     if record["status"] != "done":
         raise UserError(
             f"the source run on {data_name(cfg.source)} {record['status']}: {record['reason']}. "
             f"See {plan.directory}; change source.pretrain."
         )
     return load_weights(plan.directory)
+
+
+def _intact(directory: Path) -> Record | None:
+    """Return a finished record whose weights are those that it tells of."""
+    record = finished(directory)
+    if record is None or record["status"] != "done":
+        return record
+    noted = record.get("weights") or {}
+    path = directory / str(noted.get("file"))
+    whole = path.is_file() and sha256_file(path) == noted.get("sha256")
+    return record if whole else None  # another's crash, or a hand in the shared cache
 
 
 def _attempt(plan: Plan) -> Record:
@@ -196,6 +217,8 @@ def _attempt(plan: Plan) -> Record:
         raise
     except DivergedError as error:
         return record | _failure("diverged", error)
+    except FullDiskError:
+        raise  # nothing more can be written there; asked again, the run goes on
     except RankError as error:
         return record | _failure("failed", error) | {"log": str(error.log)}
     except Exception as error:
@@ -206,7 +229,7 @@ def _attempt(plan: Plan) -> Record:
 
 def _train(plan: Plan, record: Record, weights: StateDict | None, tracked: bool = True) -> Record:
     """Fit and measure in this process: the whole run, or one rank's part of it."""
-    with _trackers(plan, record, tracked) as loggers:
+    with room_named(plan.cfg, plan.directory), _trackers(plan, record, tracked) as loggers:
         fitted = fit(plan, weights, plan.directory, loggers)
         record |= measure(plan, fitted)
     return record

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 
+from transferlab.backbones.weights import save_weights
 from transferlab.baselines import baselines
 from transferlab.cache import cache_folder
 from transferlab.callbacks.cost import multiply_adds_per_image
@@ -26,7 +26,7 @@ from transferlab.evaluation import (
     scores,
     write_predictions,
 )
-from transferlab.fitting import Fit
+from transferlab.fitting import Fit, weights_notes
 from transferlab.forgetting import measure_forgetting, wants_forgetting
 from transferlab.further_tests import FurtherTest, serving
 from transferlab.planning import Plan, plan_source
@@ -34,9 +34,7 @@ from transferlab.records import (
     FORMAT,
     Record,
     read_json,
-    replacing,
     sha256,
-    sha256_file,
     write_json,
 )
 from transferlab.split_data import data_name, images_by_part
@@ -263,14 +261,9 @@ def _save_weights(plan: Plan, fitted: Fit) -> Record | None:
     """Write backbone and head; return the file's name and SHA-256, None where none is kept."""
     if plan.cfg.checkpoint.keep == "none":
         return None
-    state = {k: v.detach().cpu().contiguous() for k, v in fitted.module.model.state_dict().items()}
-    notes = {"run_id": plan.run_id, "backbone": plan.cfg.backbone.name, "format": FORMAT}
-    name = plan.cfg.checkpoint.select
-    path = plan.directory / "checkpoints" / f"{name}.safetensors"
-    with replacing(path) as temporary:
-        # one entry: safetensors writes several in any order, and equal weights would differ
-        save_file(state, temporary, metadata={"transferlab": json.dumps(notes, sort_keys=True)})
-    return {"file": f"checkpoints/{path.name}", "sha256": sha256_file(path)}
+    path = plan.directory / "checkpoints" / f"{plan.cfg.checkpoint.select}.safetensors"
+    digest = save_weights(path, fitted.module.model.state_dict(), weights_notes(plan))
+    return {"file": f"checkpoints/{path.name}", "sha256": digest}
 
 
 def _note_opening(plan: Plan, fitted: Fit, event: str) -> None:
@@ -288,9 +281,9 @@ def _baselines(plan: Plan) -> Record:
     key = sha256("|".join([plan.data.splits.sha256, plan.data.store.fingerprint,
                            ",".join(map(str, plan.train))]))[:24]  # fmt: skip
     path = cache_folder() / "baselines" / f"{key}.json"
-    if path.is_file():
+    try:
         found: Record = read_json(path)
-        return found
-    found = baselines(plan.data.store, plan.train, plan.data.splits.test)
-    write_json(path, found)
+    except (OSError, ValueError):  # missing, or damaged by another's crash
+        found = baselines(plan.data.store, plan.train, plan.data.splits.test)
+        write_json(path, found)
     return found

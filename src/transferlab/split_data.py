@@ -155,7 +155,10 @@ def _open(key: str, node: _Frozen, preprocessing: Preprocessing) -> Data:
     bound = None if groups is None else sha256(groups.tobytes())  # names may change, images not
     name = sha256_record([store.fingerprint, settings, bound, FORMAT])[:24]
     path = cache_folder() / "splits" / f"{name}.npz"
-    if not path.is_file():
+    try:
+        splits = read_splits(path)
+    except UserError:  # missing, or cut short by another's crash: the same ones are drawn again
         settings.pop("group_by")
         write_splits(path, make_splits(store.index, store.content, groups, **settings))
-    return Data(store, read_splits(path), groups, preprocessing)
+        splits = read_splits(path)
+    return Data(store, splits, groups, preprocessing)

@@ -11,7 +11,7 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src"
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("bedrock", ("errors", "processes", "__init__")),
+    ("bedrock", ("errors", "processes", "redaction", "__init__")),
     (
         "ground",
         (
@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "environment",
             "collectives",
             "energy",
+            "targets",
         ),
     ),
     ("who is at work", ("lease",)),
@@ -53,7 +54,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("one fit", ("fitting",)),
     ("a run's fits", ("auto_depth",)),
     ("what it forgot", ("forgetting",)),
-    ("its record", ("run_record", "run_columns", "launching", "phase_table")),
+    ("its record", ("run_record", "run_columns", "launching", "phase_table", "room")),
     ("one run", ("run", "prediction", "rate_finder")),
     ("one rank", ("rank",)),
     ("before training", ("scouting",)),

@@ -21,12 +21,13 @@ from transferlab.fitting import Fit, build_model
 from transferlab.planning import Plan
 from transferlab.source_parts import expand_parts
 from transferlab.study.declaration import declare
+from transferlab.targets import PACKAGES
 
 Compose = Callable[..., DictConfig]
 MakePlan = Callable[..., Plan]
 
 CONF = config_folder()
-ALLOWED = ("transferlab", "torch", "torchvision", "torchmetrics", "lightning", "timm", "???")
+ALLOWED = (*PACKAGES, "???")
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 SLOW = ("mobilenetv2_100", "test_efficientnet", "convnext_atto", "vit_tiny_patch16_224")
 BACKBONES = ("test_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))

@@ -111,6 +111,7 @@ def test_frozen_groups_of_a_users_own_module_with_its_own_file(
     plan = make_plan(
         "strategy=gradual_unfreezing", "backbone=module",
         f"backbone.module._target_={Net.__module__}.Net", "backbone.cut=classifier",
+        f"allowed_packages=[{Net.__module__.split('.')[0]}]",
         "backbone.image_size=16", "source=checkpoint", f"source.path={tmp_path / 'net.pth'}",
         f"budget.steps={STEPS}", "optimizer.lr=0.01",
     )  # fmt: skip

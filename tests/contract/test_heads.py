@@ -34,7 +34,7 @@ BACKBONES = {
     "test_vit": ("backbone=timm", "backbone.name=test_vit", "backbone.image_size=32"),
     "module": (
         "backbone=module", "backbone.module._target_=own_net.Net", "backbone.module.width=16",
-        "backbone.image_size=32",
+        "backbone.image_size=32", "allowed_packages=[own_net]",
     ),
 }  # fmt: skip
 

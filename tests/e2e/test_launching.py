@@ -103,6 +103,9 @@ def test_a_run_on_two_devices_leaves_one_record(
     assert folder.name not in dry.out, "another world size is another run"
 
 
+ALLOWED = ("allowed_packages=[broken]",)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "log"),
     [
@@ -117,7 +120,7 @@ def test_the_reason_of_a_rank_that_fails_is_the_runs(
     (place / "broken.py").write_text(BROKEN)
     (place / "json.py").write_text("raise SystemExit('this must shadow nothing')")
     node = f"+strategy.callbacks.broken._target_=broken.{kind}"
-    result = program("run", *overrides(node, *TWO))
+    result = program("run", *overrides(node, *ALLOWED, *TWO))
     assert result.code == 1, result.err
     assert len(result.lines) == 1
     folder = only_run(place / "outputs" / "two")
@@ -147,7 +150,7 @@ def test_the_ranks_end_with_their_parent(
 ) -> None:
     (place / "broken.py").write_text(BROKEN)
     node = "+strategy.callbacks.broken._target_=broken.Waits"
-    command = [PROGRAM, "run", *overrides(node, *TWO)]
+    command = [PROGRAM, "run", *overrides(node, *ALLOWED, *TWO)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:

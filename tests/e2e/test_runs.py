@@ -120,7 +120,11 @@ def test_a_class_of_the_user_s_own_is_found_beside_conf(cli, overrides, place: P
     (place / "own_heads.py").write_text(
         "from transferlab.heads.linear import LinearHead\nclass Own(LinearHead): pass\n"
     )
-    assert cli("run", "head=own", *overrides("target.shots=5", "budget.steps=30")).code == 0
+    line = ("run", "head=own", *overrides("target.shots=5", "budget.steps=30"))
+    refused = cli(*line)
+    assert (refused.code, len(refused.lines)) == (2, 1)
+    assert "add allowed_packages=[own_heads]" in refused.err
+    assert cli(*line, "allowed_packages=[own_heads]").code == 0
     assert [run["head"] for run in records(place / "outputs/default")] == ["Own"]
 
 

@@ -103,8 +103,11 @@ KEYS = {
     "target class": Wrong(
         "run head._target_=transferlab.heads.linear.LinerHead", ("LinerHead", "LinearHead")
     ),
-    "target module": Wrong("run head._target_=nosuch.Thing", ("nosuch.Thing", "no module nosuch")),
-    "target outside": Wrong("run head._target_=os.getcwd", ("os.getcwd", "could not be built")),
+    "target module": Wrong(
+        "run head._target_=nosuch.Thing allowed_packages=[nosuch]",
+        ("nosuch.Thing", "no module nosuch"),
+    ),
+    "target outside": Wrong("run head._target_=os.getcwd", ("os.getcwd", "standard library")),
 }
 
 VALUES = {

@@ -62,7 +62,7 @@ WRONG = [
     ("target=image_folder", r"target\.root.* must be set"),
     ("backbone=timm", r"backbone\.name must be set"),
     ("head._target_=transferlab.heads.linear.LinarHead", r"nearest: LinearHead"),
-    ("head._target_=nowhere.Head", r"no module nowhere"),
+    ("head._target_=nowhere.Head", r"nowhere is not among the allowed packages"),
     ("+head.hiden=3", r"head\.hiden: .*takes no argument 'hiden'"),
     ("loss.label_smoothing=much", r"loss\.label_smoothing='much': expected float"),
     ("loss.class_weights=balance", r"loss\.class_weights='balance': expected"),

@@ -1,11 +1,19 @@
 import json
 import math
+import os
+import pickle
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from transferlab.errors import FullDiskError
+from transferlab.lease import held
 from transferlab.records import (
     read_json,
     replacing,
@@ -81,3 +89,58 @@ def test_hashes() -> None:
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "a") == sha256(b"abc" * 100_000)
+
+
+def test_files_get_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    """A group that shares a folder can read, and where the umask says so write, what lies there."""
+    before = os.umask(0o002)
+    try:
+        write_json(tmp_path / "shared.json", {})
+        with held(tmp_path / "work"):
+            pass
+        os.umask(0o077)
+        write_json(tmp_path / "own.json", {})
+    finally:
+        os.umask(before)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+    assert modes == {"shared.json": 0o664, ".work.lease.000001": 0o664, "own.json": 0o600}
+
+
+def save_arrays(path: Path) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, a=np.zeros(400_000))
+
+
+WRITERS = {
+    "text": lambda path: path.write_text("x" * 3_000_000),
+    "parquet": lambda path: pd.DataFrame(np.random.default_rng(0).random((300_000, 1))).to_parquet(
+        path
+    ),
+    "checkpoint": lambda path: torch.save({"a": torch.zeros(750_000)}, path),
+    "weights": lambda path: save_file({"a": torch.zeros(750_000)}, path),
+    "arrays": save_arrays,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=list(WRITERS))
+def test_a_full_disk_is_named_and_nothing_half_written_stays(
+    writer: Callable[[Path], object], small_disk: Path
+) -> None:
+    path = small_disk / "deep" / "file"
+    write_text(path, "old")
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            writer(temporary)
+
+    with pytest.raises(FullDiskError, match=r"the disk of .*deep is full: file needs more") as full:
+        write()
+    assert "\n" not in str(full.value)
+    assert str(pickle.loads(pickle.dumps(full.value))) == str(full.value)
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_a_mistake_is_told_as_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        (tmp_path / "nowhere").read_text()

@@ -1,18 +1,21 @@
 """Weights from outside: timm's published ones, files, and runs of our own."""
 
 import hashlib
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from transferlab.backbones.module import ModuleBackbone
 from transferlab.backbones.timm import require_model
 from transferlab.errors import UserError, nearest
+from transferlab.records import replacing, sha256_file
 
 StateDict = dict[str, Tensor]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "ema")
@@ -92,6 +95,21 @@ def load_weights(path: Path) -> StateDict:
             "Give a .safetensors file or a state dict that loads with weights_only=True."
         ) from error
     return _unwrap(state, file)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
+    """Write weights and buffers as safetensors, whole or not at all; return the file's SHA-256.
+
+    Args:
+        path: of the file.
+        state: names and tensors, on any device.
+        notes: about the run that they come from; equal weights and notes make equal files.
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with replacing(path) as temporary:
+        # one entry: safetensors writes several in any order, and equal weights would differ
+        save_file(plain, temporary, metadata={"transferlab": json.dumps(notes, sort_keys=True)})
+    return sha256_file(path)
 
 
 def _read(file: Path) -> Any:

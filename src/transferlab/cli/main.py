@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from transferlab import __version__
 from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
+from transferlab.redaction import redacted
 
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
@@ -66,7 +67,7 @@ def _explained(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for what ended a command."""
     if isinstance(error, KeyboardInterrupt):
         return 130, INTERRUPTED
-    text = " ".join(str(error).split())
+    text = redacted(" ".join(str(error).split()))
     if isinstance(error, UserError | RunError):
         return 2 if isinstance(error, UserError) else 1, f"transferlab: {text}"
     return 1, (

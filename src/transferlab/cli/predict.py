@@ -1,14 +1,17 @@
 """``transferlab predict RUN IMAGES``."""
 
+import sys
 from pathlib import Path
 
 from transferlab.errors import UserError, nearest
 
-HELP = """usage: transferlab predict RUN IMAGES... [--output FILE]
+HELP = """usage: transferlab predict RUN IMAGES... [--output FILE] [--allow PACKAGE]
 
 Label images (files or folders) with the model of a run, preprocessed as in its training.
-Writes predictions.csv, or FILE.
+Writes predictions.csv, or FILE. A run with classes of your own needs --allow PACKAGE, once for
+each package: the run's own files can't allow code.
 """
+FLAGS = ("--output", "--allow", "--help")
 
 
 def main(argv: list[str]) -> int:
@@ -16,16 +19,12 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(HELP, end="")
         return 0
-    output = Path("predictions.csv")
-    if "--output" in argv:
-        at = argv.index("--output")
-        if at + 1 >= len(argv):
-            raise UserError("--output needs a file name.")
-        output = Path(argv[at + 1])
-        argv = argv[:at] + argv[at + 2 :]
+    outputs, argv = _taken(argv, "--output", "a file name")
+    packages, argv = _taken(argv, "--allow", "the name of a package")
+    output = Path(outputs[-1] if outputs else "predictions.csv")
     stray = [text for text in argv if text.startswith("-")]
     if stray:
-        raise UserError(f"unknown flag {stray[0]} ({nearest(stray[0], ['--output', '--help'])}).")
+        raise UserError(f"unknown flag {stray[0]} ({nearest(stray[0], FLAGS)}).")
     if len(argv) < 2:
         raise UserError(
             f"predict takes a run's directory and images, got {argv}. "
@@ -33,8 +32,22 @@ def main(argv: list[str]) -> int:
         )
     from transferlab.prediction import predict
 
-    frame = predict(Path(argv[0]), [Path(path) for path in argv[1:]], output)
+    if packages:
+        sys.path.append(str(Path.cwd()))  # classes of the user's own; last, as in transferlab run
+    frame = predict(Path(argv[0]), [Path(path) for path in argv[1:]], output, packages)
     counts = frame["prediction"].value_counts()
     shown = ", ".join(f"{name} {count}" for name, count in counts.head(8).items())
     print(f"{len(frame)} images: {shown}{', ...' if len(counts) > 8 else ''}\n{output}")
     return 0
+
+
+def _taken(argv: list[str], flag: str, what: str) -> tuple[list[str], list[str]]:
+    """Return the values given to a flag, and the arguments without them."""
+    values: list[str] = []
+    while flag in argv:
+        at = argv.index(flag)
+        if at + 1 >= len(argv):
+            raise UserError(f"{flag} needs {what}.")
+        values.append(argv[at + 1])
+        argv = argv[:at] + argv[at + 2 :]
+    return values, argv

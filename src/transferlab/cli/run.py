@@ -1,7 +1,10 @@
 """``transferlab run``: hand the command line to Hydra, and its outcome back as an exit code."""
 
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from transferlab.composing import KNOWN, explain, keys, parse
 from transferlab.config import TYPED_GROUPS, config_folder, register
 from transferlab.errors import RunError, UserError, nearest
 from transferlab.outcome import outcome
+from transferlab.redaction import redacted
 
 HELP = """usage: transferlab run [KEY=VALUE ...] [-m] [--dry-run] [--config-dir DIR] [--cfg job]
 
@@ -62,7 +66,8 @@ def _compose_and_call(overrides: list[str], folders: list[Path]) -> None:
     sys.argv = ["transferlab run", *overrides]
     sys.path.append(here)  # classes of the user's own; last, so that they shadow nothing
     try:
-        application()
+        with _shown_redacted(overrides):
+            application()
     except (*KNOWN, AssertionError) as error:
         if outcome.started:
             raise  # a fault of ours, not of the command line
@@ -72,6 +77,20 @@ def _compose_and_call(overrides: list[str], folders: list[Path]) -> None:
     finally:
         sys.argv = before
         sys.path.remove(here)
+
+
+@contextmanager
+def _shown_redacted(overrides: list[str]) -> Iterator[None]:
+    """Print what Hydra shows of a configuration without secrets that were read into it."""
+    if not any(text.partition("=")[0] in SHOWN for text in overrides):
+        yield
+        return
+    buffer = io.StringIO()
+    try:
+        with redirect_stdout(buffer):
+            yield
+    finally:
+        print(redacted(buffer.getvalue()), end="")
 
 
 def _below_nothing(overrides: list[str]) -> UserError:
@@ -96,7 +115,7 @@ def _checked(argv: list[str], folders: list[Path]) -> list[str]:
         if argument.startswith("-"):
             name = argument.partition("=")[0]
             if name not in (*flags, "-p"):
-                raise UserError(f"unknown flag {argument} ({nearest(name, [*flags, *SWITCHES])}).")
+                raise UserError(f"unknown flag {name} ({nearest(name, [*flags, *SWITCHES])}).")
     _check_values(overrides)
     multirun = "-m" in overrides or "--multirun" in overrides
     for parsed in parse(plain):

@@ -73,7 +73,7 @@ def sign(read: Read, count: int) -> Signatures:
 def cached_signatures(path: Path, read: Read, count: int) -> Signatures:
     """Return the signatures that ``path`` holds, made if it is missing or damaged."""
     try:
-        with path.open("rb") as stream, np.load(stream) as found:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             known = Signatures(found["hashes"], found["thumbnails"])
         if len(known.hashes) == len(known.thumbnails) == count:
             return known

@@ -58,7 +58,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 def read_images(path: Path) -> NDArray[np.uint8]:
     """Map a file of images into memory, read-only: (N, C, H, W) uint8."""
-    images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return images
 
 

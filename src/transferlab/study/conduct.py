@@ -60,7 +60,7 @@ class Study:
         self.planned = self._planned()
         self.write()
         self._announce()
-        sources = self._sources()
+        sources = self.source_plans()
         with Display(len(sources) + self.planned) as self._display:
             self._wave("source runs", sources)
             self._require(sources)
@@ -200,7 +200,7 @@ class Study:
         """Return how many seeds each point of the grid is fitted on before the first look."""
         return self._tuner.seeds(self.looks()[0]) if self.declaration.tuned else 0
 
-    def _sources(self) -> list[Plan]:
+    def source_plans(self) -> list[Plan]:
         """Plan the source runs: made first, the lock that guards them is only the safety net."""
         plans: dict[str, Plan] = {}
         for cell in self.cells:
@@ -224,7 +224,7 @@ class Study:
             # Tuned in each replicate on the same images, their luck would be in every one alike.
             cfg.target.validation_seed = seed
         first = seed == self.declaration.seeds[0]
-        if purpose == "tune" or not first:
+        if purpose == "tune" or (cfg.checkpoint.keep is None and not first):
             cfg.checkpoint.keep = "none"  # one replicate's weights an arm are enough to look at
         if purpose == "tune" and cfg.checkpoint.select == "last":
             cfg.trainer.validations = 1  # nobody looks at the curve of a tuning run

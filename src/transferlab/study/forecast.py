@@ -19,6 +19,7 @@ from transferlab.run import made
 from transferlab.stats.power import smallest_difference, typical_item_variance
 from transferlab.study.composition import is_frozen, point
 from transferlab.study.conduct import Study
+from transferlab.study.disk import room_text
 from transferlab.study.state import ArmState, CellState
 
 ASSUMED_ACCURACY = 0.85
@@ -107,7 +108,7 @@ def show_study(study: Study) -> None:
     """Print a study's arms, runs, time, disk, and the smallest difference it can show."""
     console = Console()
     timer = _Timer()
-    seconds, runs, disk = 0.0, 0, 0
+    seconds, runs = 0.0, 0
     for cell in study.cells:
         table = Table(title=f"{study.cfg.name}: {cell.cell.id}", title_justify="left")
         for column in ("arm", "role", "tuning runs", "replicates", "done", "s a run"):
@@ -118,7 +119,6 @@ def show_study(study: Study) -> None:
             done = sum(made(plan) is not None for plan in plans)
             seconds += each * (tuning + len(plans) - done)
             runs += tuning + len(plans)
-            disk += _disk(plans)
             table.add_row(
                 escape(state.arm.id), state.arm.role, str(tuning), str(len(plans)), str(done),
                 f"{each:.1f}",
@@ -128,8 +128,7 @@ def show_study(study: Study) -> None:
     workers = study.where.workers
     console.print(
         f"{runs} runs and their source runs, about {_span(seconds / workers)} with {workers} at a "
-        f"time (timed here on a few steps; a grid that must grow adds to it), "
-        f"{disk / 1e6:.0f} MB in {study.folder}.",
+        f"time (timed here on a few steps; a grid that must grow adds to it), {room_text(study)}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -222,16 +221,6 @@ def _median_seconds(step: Callable[[], None], warmup: int = 2, count: int = 5) -
             break  # a large model: one or two steps say enough
     kept = sorted(times[warmup:] or times[-1:])
     return kept[len(kept) // 2]
-
-
-def _disk(plans: list[Plan]) -> int:
-    """Estimate the bytes of an arm: weights of one replicate, predictions of all."""
-    plan = plans[0]
-    model = build_model(plan.cfg, len(plan.data.store.classes), plan.data.preprocessing.size)
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    rows = len(plan.data.splits.test) + len(plan.data.splits.validation)
-    predictions = rows * (40 + 4 * min(len(plan.data.store.classes), 100))
-    return int(weights + len(plans) * (predictions + 20_000))
 
 
 def _span(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """From Hydra's multirun to a study: declare, conduct, judge."""
 
+import sys
 from dataclasses import replace
 
 from hydra.core.plugins import Plugins
@@ -17,6 +18,7 @@ from transferlab.study.checking import check_forgetting, check_study
 from transferlab.study.composition import ArmConfigs
 from transferlab.study.conduct import Study
 from transferlab.study.declaration import declare
+from transferlab.study.disk import require_study_room, room_text
 from transferlab.study.forecast import show_study
 from transferlab.study.requests import launching
 
@@ -60,6 +62,8 @@ def sweep(
         show_study(study)
         return
     check_output(study.folder)
+    require_study_room(study)
+    sys.stderr.write(f"disk: {room_text(study)}\n")
     study.conduct()
     show(judge(study.folder))
     share, first = study.whole_pairs()

@@ -25,7 +25,7 @@ from transferlab.fitting import fit
 from transferlab.planning import Plan, external_weights, plan_run
 
 NETS = "user_nets"
-OWN = ("backbone=module", "backbone.image_size=32")
+OWN = ("backbone=module", "backbone.image_size=32", f"allowed_packages=[{NETS}]")
 
 
 def create(name: str, cut: str | None = None, channels: int = 3, **options) -> ModuleBackbone:
@@ -162,7 +162,7 @@ def test_backbones_that_make_no_sense_fail_before_data_is_read(
     ("override", "told"),
     [
         ("backbone.module._target_=user_nets.Nett", "can't be imported .*Net"),
-        ("backbone.module._target_=not_there.Net", "can't be imported .*no module not_there"),
+        ("backbone.module._target_=not_there.Net", "not_there is not among the allowed packages"),
         ("backbone.module.widht=3", "takes no argument 'widht' .*width"),
         ("backbone.module.width=wide", "backbone.module.width='wide': expected int"),
         ("backbone.interpolation=cubic", "backbone.interpolation=cubic: no such choice"),
