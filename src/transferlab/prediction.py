@@ -1,6 +1,6 @@
 """Labels for new images from a run, with the run's own preprocessing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from transferlab.analysis.formats import csv_row
 from transferlab.assembling import build_model
 from transferlab.backbones.timm import Preprocessing
 from transferlab.backbones.weights import load_weights
@@ -57,8 +58,8 @@ def predict(
     best = probabilities.argmax(axis=1)
     frame = pd.DataFrame(
         {
-            "path": [str(path) for path in files],
-            "prediction": [classes[k] for k in best],
+            **_texts("path", map(str, files)),
+            **_texts("prediction", (classes[k] for k in best)),
             "probability": probabilities.max(axis=1),
         }
     )
@@ -70,6 +71,11 @@ def predict(
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}). Set --output.") from error
     return frame
+
+
+def _texts(column: str, values: Iterable[str]) -> dict[str, list[str]]:
+    """Return a column in which no name of a file or a class is a formula to a spreadsheet."""
+    return {column: [csv_row({column: value})[column] for value in values]}
 
 
 def _load_run(run: Path) -> tuple[dict[str, Any], DictConfig]:

@@ -9,6 +9,7 @@ from transferlab.records import Record
 
 def run_text(card: Record) -> str:
     """Return the card of a run's weights in Markdown."""
+    card = _inert(card)
     training, weights = card["training"], card["weights"] or {}
     lines = [
         f"# Weights of run {card['name']}",
@@ -49,6 +50,7 @@ def run_text(card: Record) -> str:
 
 def study_text(card: Record) -> str:
     """Return the card of a study in Markdown."""
+    card = _inert(card)
     lines = [
         f"# Study {card['name']}",
         "",
@@ -91,6 +93,21 @@ def energy_text(energy: Record) -> str:
         f"{energy['kwh']:.3g} kWh, {energy['co2e_kg']:.3g} kg CO2e, {energy['how']} "
         f"({'; '.join(energy['by'])}; {runs}{more})"
     )
+
+
+_LIVE = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'", "[": "\\[", "]": "\\]", "\n": " ", "\r": " "}
+)
+"""What would be a tag, a link, an image, code or another line in Markdown."""
+
+
+def _inert(value: Any) -> Any:
+    """Return a record whose texts, names of classes among them, are text in Markdown too."""
+    if isinstance(value, dict):
+        return {_inert(key): _inert(own) for key, own in value.items()}
+    if isinstance(value, list):
+        return [_inert(own) for own in value]
+    return value.translate(_LIVE) if isinstance(value, str) else value
 
 
 def _verdict(own: Record) -> str:

@@ -1,7 +1,8 @@
 """How numbers are written for people: points, intervals, seconds, bytes, counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MINUS = "−"
 NOTHING = "–"
@@ -100,6 +101,28 @@ def large(number: float | None) -> str:
 def ratio(value: float | None) -> str:
     """A factor: ``×1.3``."""
     return NOTHING if value is None else f"×{value:.2f}" if value < 10 else f"×{value:.0f}"
+
+
+def csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a CSV in which no text is a formula to a spreadsheet.
+
+    Text that begins with ``=``, ``+``, ``-``, ``@`` or a tab and is no number gets an apostrophe
+    before it, as spreadsheets write text; the JSON files hold every name as it is.
+    """
+    return {
+        key: f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+        for key, value in row.items()
+    }
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

@@ -56,3 +56,8 @@ def test_mean_curve_averages_at_each_step() -> None:
         (0, pytest.approx(0.3)),
         (20, pytest.approx(0.4)),
     ]
+
+
+def test_text_is_no_formula_in_a_csv_and_numbers_stay_numbers() -> None:
+    row = {"a": "=1+1", "b": "-0.5", "c": "@x", "d": -0.5, "e": None, "f": "plain", "g": "+x"}
+    assert formats.csv_row(row) == row | {"a": "'=1+1", "c": "'@x", "g": "'+x"}

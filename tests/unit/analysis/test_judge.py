@@ -2,6 +2,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -123,16 +124,56 @@ def test_the_page_names_the_score_of_every_cell(synthetic: Callable[..., Any]) -
     assert "Every verdict is on test accuracy or macro recall at equal" in page
 
 
-def test_names_are_escaped_in_the_page(synthetic: Callable[..., Any]) -> None:
-    bad = "<script>alert(1)</script>"
+BAD = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</svg><svg onload=alert(1)>")
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_names_are_text_in_the_page(bad: str, synthetic: Callable[..., Any]) -> None:
     scratch = synthetic.Plan("scratch", "none", "scratch", "scratch", run={"classes": [bad, "b"]})
     arm = synthetic.Plan(bad, source=bad, strategy=bad, run={"classes": [bad, "b"]}, diverged=(1,))
     study = synthetic(seeds=4)
     directory = study.write({5: [scratch, arm]}, name=bad, command=bad)
     judge(directory)
-    page = (directory / "report.html").read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)" in page
+    seen = Tags()
+    seen.feed((directory / "report.html").read_text())
+    assert seen.tags.isdisjoint({"script", "img"})
+    assert not any(name.startswith("on") for name in seen.attributes)
+    assert bad in seen.text
+
+
+class Tags(HTMLParser):
+    """What a browser would make of a page: its tags, their attributes, and what is mere text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_names_are_text_in_cards_and_in_spreadsheets(synthetic: Callable[..., Any]) -> None:
+    bad, formula = "[x](javascript:alert(1)) <img src=x> `a`\n# b", "=HYPERLINK(1)"
+    scratch = synthetic.Plan("scratch", "none", "scratch", "scratch")
+    arms = [synthetic.Plan(name, source=name, strategy=name) for name in (bad, formula)]
+    directory = synthetic(seeds=4).write({5: [scratch, *arms]}, name=bad, command=bad)
+    judge(directory)
+    card = (directory / "card.md").read_text()
+    assert "<img" not in card
+    assert "](" not in card.replace("\\](", "")
+    assert "\n# b" not in card
+    with (directory / "verdicts.csv").open(newline="") as stream:
+        names = [row["arm"] for row in csv.DictReader(stream)]
+    assert f"'{formula}" in names
+    assert bad in names, "other names stay as they are"
+    verdicts = json.loads((directory / "verdicts.json").read_text())["verdicts"]
+    assert formula in [verdict["arm"] for verdict in verdicts]
 
 
 def test_page_needs_nothing_from_outside(synthetic: Callable[..., Any]) -> None:

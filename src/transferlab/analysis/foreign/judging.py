@@ -10,6 +10,7 @@ from transferlab.analysis.foreign.options import Options
 from transferlab.analysis.foreign.page import page_html
 from transferlab.analysis.foreign.table import ForeignTable, read_table
 from transferlab.analysis.foreign.verdicts import judge_rows
+from transferlab.analysis.formats import csv_row
 from transferlab.analysis.tables import verdicts_csv
 from transferlab.analysis.words import summary
 from transferlab.errors import UserError
@@ -115,5 +116,5 @@ def across_csv(across: Sequence[Record]) -> str:
         for name in ("ci95", "iqm_ci95"):
             row[f"{name}_low"], row[f"{name}_high"] = record[name] or (None, None)
         row["left_out"] = "; ".join(record["left_out"])
-        writer.writerow(row)
+        writer.writerow(csv_row(row))
     return stream.getvalue()
