@@ -13,6 +13,7 @@ from transferlab.planning import Plan, plan_run
 from transferlab.rate_finder import find_rate, write_curve
 from transferlab.records import Record
 from transferlab.run import execute, starting_weights
+from transferlab.slurm.single import on_cluster, submit_run
 from transferlab.source_parts import expand_parts
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
@@ -36,6 +37,7 @@ def _single(cfg: DictConfig) -> None:
         searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
     if searching and cfg.dry_run:
         raise UserError("--find-lr and --dry-run: give one of the two.")
+    settings = on_cluster(HydraConfig.get().launcher)
     expand_parts(cfg, GlobalHydra.instance().config_loader(), HydraConfig.get().overrides.hydra)
     check(cfg)
     check_output(Path(cfg.output_dir))
@@ -46,7 +48,9 @@ def _single(cfg: DictConfig) -> None:
     if cfg.dry_run:
         show_run(plan)
         return
-    record = execute(plan)
+    record = execute(plan) if settings is None else submit_run(plan, settings)
+    if record is None:
+        return
     show(plan, record)
     if record["status"] != "done":
         log = record.get("log") or plan.directory / "metrics.jsonl"

@@ -20,6 +20,7 @@ from transferlab.checkpoints import FOLDER, remove_checkpoints
 from transferlab.errors import RunError, UserError
 from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
+from transferlab.machine import ranks
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
 from transferlab.records import Record, read_json, write_json, write_text
@@ -149,10 +150,11 @@ def _attempt(plan: Plan) -> Record:
         weights = starting_weights(plan.cfg)
         if wants_forgetting(plan.cfg):
             find_origin(plan.cfg)  # what it lacks is told before training, not after
-        if plan.cfg.trainer.devices == 1:
+        trainer = plan.cfg.trainer
+        if ranks(trainer) == 1:
             return _train(plan, record, weights)
         del weights  # each rank reads its own
-        launch(plan.directory, plan.cfg.trainer.devices, plan.cfg.trainer.threads)
+        launch(plan.directory, trainer.devices, trainer.threads, trainer.num_nodes)
         made_by_ranks: Record = read_json(plan.directory / "run.json")
         return made_by_ranks
     except UserError as error:

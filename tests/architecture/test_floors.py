@@ -23,6 +23,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "environment",
             "collectives",
             "energy",
+            "stopping",
+            "cluster",
         ),
     ),
     ("maths", ("stats", "transferability", "representation", "schedule", "curves")),
@@ -57,6 +59,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("one rank", ("rank",)),
     ("before training", ("scouting",)),
     ("study", ("study",)),
+    ("jobs of a cluster", ("slurm",)),
     ("job", ("job", "hydra_plugins", "recommending")),
     ("doors", ("cli",)),
 )

@@ -54,7 +54,10 @@ def _compose_and_call(overrides: list[str], folders: list[Path]) -> None:
     """Let Hydra compose the configuration and call the job or the sweeper."""
     import hydra
 
+    from transferlab.cluster import cluster
     from transferlab.job import job
+
+    cluster.elsewhere = False
 
     own = str(folders[0])
     application = hydra.main(version_base="1.3", config_path=own, config_name="run")(job)

@@ -1,6 +1,7 @@
 """Runs handed to Hydra's launchers: a job gets a file of planned runs, never a command line."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -26,11 +27,12 @@ CHUNKS_PER_WORKER = 4
 
 @dataclass
 class Launching:
-    """A launcher and how many jobs it has running at a time."""
+    """A launcher, how many jobs it has running at a time, and how many runs are packed into one."""
 
     launcher: Launcher
     workers: int
     launched: int = 0
+    runs_per_job: int | None = None
 
 
 def launching(launcher: Launcher, cfg: DictConfig) -> Launching:
@@ -38,7 +40,7 @@ def launching(launcher: Launcher, cfg: DictConfig) -> Launching:
     settings = cfg.hydra.launcher
     jobs = settings.get("n_jobs") or settings.get("array_parallelism") or 1
     workers = max((os.cpu_count() or 1) + 1 + int(jobs), 1) if int(jobs) < 0 else int(jobs)
-    return Launching(launcher, workers)
+    return Launching(launcher, workers, runs_per_job=settings.get("runs_per_job"))
 
 
 def launch(where: Launching, plans: Sequence[Plan], folder: Path) -> None:
@@ -57,7 +59,7 @@ def launch(where: Launching, plans: Sequence[Plan], folder: Path) -> None:
         (plan.directory / "run.json").unlink(missing_ok=True)  # a failed one is made again
         write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
     jobs = []
-    for part in _dealt(missing, where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1):
+    for part in _packed(where, missing):
         runs = [str(plan.directory) for plan in part]
         path = (folder / f"{sha256_record(runs)[:12]}.json").absolute()
         write_text(path, json.dumps({"runs": runs}, indent=1))
@@ -102,18 +104,23 @@ def serve(request: Path) -> None:
     A run that fails is recorded and the next one goes on; the driver reads the records.
     """
     for directory in read_json(request)["runs"]:
-        cfg = OmegaConf.load(Path(directory) / "config.yaml")
-        assert isinstance(cfg, DictConfig)
-        try:
-            plan = plan_run(cfg)
-            if plan.directory != Path(directory):
-                raise UserError(
-                    f"{directory}: its data or weights changed since it was planned "
-                    f"(now run {plan.run_id}). Start the study again."
-                )
-            execute(plan)
-        except UserError as error:
-            _note(Path(directory), error)  # the driver reports it
+        make(Path(directory))
+
+
+def make(directory: Path) -> None:
+    """Make the run whose ``config.yaml`` lies in ``directory``; whatever happens is recorded."""
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    try:
+        plan = plan_run(cfg)
+        if plan.directory != directory:
+            raise UserError(
+                f"{directory}: its data or weights changed since it was planned "
+                f"(now run {plan.run_id}). Start the study again."
+            )
+        execute(plan)
+    except UserError as error:
+        _note(directory, error)  # the driver reports it
 
 
 def outcomes(plans: Sequence[Plan]) -> list[Record | None]:
@@ -126,6 +133,21 @@ def outcomes(plans: Sequence[Plan]) -> list[Record | None]:
         except ValueError:
             records.append(None)
     return records
+
+
+def _packed(where: Launching, plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Share runs out to jobs; those of one job ask for the same machine."""
+    alike: dict[tuple[object, ...], list[Plan]] = {}
+    for plan in plans:
+        trainer = plan.cfg.trainer
+        alike.setdefault((trainer.accelerator, trainer.devices, trainer.num_nodes), []).append(plan)
+    packed = []
+    for same in alike.values():
+        parts = where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1
+        if where.runs_per_job:
+            parts = math.ceil(len(same) / where.runs_per_job)
+        packed += _dealt(same, parts)
+    return packed
 
 
 def _dealt(plans: Sequence[Plan], parts: int) -> list[list[Plan]]:

@@ -1,0 +1,71 @@
+"""A copy of the code that jobs run with: what is edited afterwards reaches none of them."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import transferlab
+from transferlab.config import config_folder
+from transferlab.environment import SNAPSHOT_COMMIT, commit
+from transferlab.records import sha256_file, sha256_record
+
+FOLDER = "code"
+
+
+def snapshot(output: Path) -> Path:
+    """Copy the code into ``<output>/code/<hash>`` unless it lies there, and return that folder.
+
+    In it are transferlab and its plugins, its configuration groups, and the user's own modules:
+    those below the working directory that were imported while the runs were checked, packages
+    whole, ``.py`` files alone.
+    """
+    files = dict(_files())
+    name = sha256_record({str(path): sha256_file(source) for path, source in files.items()})[:16]
+    folder = output.absolute() / FOLDER / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as made:
+        whole = Path(made) / "whole"
+        for path, source in files.items():
+            (whole / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, whole / path)
+        (whole / SNAPSHOT_COMMIT).write_text(commit() or "")
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has just made it
+                raise
+    return folder
+
+
+def _files() -> Iterator[tuple[Path, Path]]:
+    """Yield where a file goes and where it comes from."""
+    package = Path(transferlab.__file__).parent
+    for path in package.rglob("*"):
+        if path.is_file() and path.suffix in (".py", ".json", ".html", ".j2", ".css", ".js"):
+            yield path.relative_to(package.parent), path
+    for path in (package.parent / "hydra_plugins").glob("transferlab_*/*.py"):
+        yield path.relative_to(package.parent), path
+    for path in config_folder().rglob("*.yaml"):
+        yield Path("transferlab", "conf", path.relative_to(config_folder())), path
+    yield from _own_modules()
+
+
+def _own_modules() -> Iterator[tuple[Path, Path]]:
+    here = Path.cwd().resolve()
+    tops = {name.partition(".")[0] for name in sys.modules} - {"transferlab", "hydra_plugins"}
+    for name in sorted(tops):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:
+            continue
+        path = Path(file).resolve()
+        if not path.is_relative_to(here) or "site-packages" in path.parts:
+            continue
+        if path.name == "__init__.py":
+            for part in path.parent.rglob("*.py"):
+                yield part.relative_to(path.parent.parent), part
+        elif path.suffix == ".py" and path.parent == here:
+            yield Path(path.name), path
