@@ -14,6 +14,8 @@ from yaml import YAMLError
 
 from transferlab.errors import UserError, nearest
 
+CONF_FOLDERS = "TRANSFERLAB_CONF"
+"""Environment variable: the user's configuration folders, instead of ./conf and --config-dir."""
 MISTYPED = re.compile("could not be converted|is not a valid|Invalid type|not supported")
 KNOWN = (HydraException, OmegaConfBaseException, YAMLError)
 

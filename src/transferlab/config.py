@@ -258,6 +258,7 @@ class RunConfig:
     request: str | None = None  # a file of planned runs: what a launcher's job is handed
     dry_run: bool = False
     find_lr: bool = False  # search for a rate instead of training
+    fetch: bool = False  # bring what runs need from the network, and train nothing
     forgetting: bool = False  # measure what was lost of the source, and how far features moved
 
 

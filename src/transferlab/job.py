@@ -15,6 +15,7 @@ from transferlab.records import Record
 from transferlab.run import execute, starting_weights
 from transferlab.slurm.single import on_cluster, submit_run
 from transferlab.source_parts import expand_parts
+from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
 
@@ -37,10 +38,13 @@ def _single(cfg: DictConfig) -> None:
         searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
     if searching and cfg.dry_run:
         raise UserError("--find-lr and --dry-run: give one of the two.")
-    settings = on_cluster(HydraConfig.get().launcher)
+    settings = None if cfg.fetch else on_cluster(HydraConfig.get().launcher)
     expand_parts(cfg, GlobalHydra.instance().config_loader(), HydraConfig.get().overrides.hydra)
     check(cfg)
     check_output(Path(cfg.output_dir))
+    if cfg.fetch:
+        print("\n".join(fetch([cfg])))  # noqa: T201 - what a person asked to have
+        return
     plan = plan_run(cfg)
     if searching:
         show_search(plan)

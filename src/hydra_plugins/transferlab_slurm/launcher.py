@@ -31,6 +31,11 @@ class SlurmLauncher(Launcher):
 
         del hydra_context, task_function
         self.folder = Path(config.output_dir).absolute()
+        self.config_folders = [
+            str(source.path)
+            for source in config.hydra.runtime.config_sources
+            if source.schema == "file" and source.provider not in ("main", "schema")
+        ]
         cluster.elsewhere = True
         require(self.settings)
 
@@ -39,8 +44,11 @@ class SlurmLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Make the runs of request files; the records of the runs say what came of them."""
         from transferlab.slurm.conducting import conduct
+        from transferlab.slurm.driver import submit_driver
 
         del initial_job_idx
+        if not self.settings.wait:
+            submit_driver(self.settings, self.folder, self.config_folders)
         paths = [overrides[0].partition("=")[2].strip("'") for overrides in job_overrides]
         conduct(self.settings, paths, self.folder)
         return [JobReturn(_return_value=None, status=JobStatus.COMPLETED) for _ in job_overrides]

@@ -11,6 +11,7 @@ from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
     "recommend": "score sources on a target before training, and say what to try first",
+    "fetch": "bring weights and data ahead of runs without a network",
     "report": "judge the runs of a directory again and write its report",
     "status": "show what is done, failed and missing in a directory",
     "predict": "label images with a run: transferlab predict RUN IMAGES",

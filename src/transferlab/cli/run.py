@@ -5,7 +5,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from transferlab.composing import KNOWN, explain, keys, parse
+from transferlab.composing import CONF_FOLDERS, KNOWN, explain, keys, parse
 from transferlab.config import TYPED_GROUPS, config_folder, register
 from transferlab.errors import RunError, UserError, nearest
 from transferlab.outcome import outcome
@@ -141,6 +141,8 @@ def user_folders(argv: list[str]) -> list[Path]:
     Raises:
         UserError: a file of the same name is in both folders.
     """
+    if CONF_FOLDERS in os.environ:
+        return [Path(folder) for folder in os.environ[CONF_FOLDERS].split(os.pathsep) if folder]
     own, mine = config_folder().resolve(), Path.cwd() / "conf"
     found = [mine] if mine.is_dir() and mine.resolve() != own else []
     for flag in ("--config-dir", "-cd"):
@@ -170,8 +172,10 @@ def known_keys(folders: list[Path]) -> list[str]:
     from yaml import YAMLError
 
     from transferlab.config import RunConfig
+    from transferlab.slurm.settings import SlurmSettings
 
     known = set(keys(OmegaConf.structured(RunConfig)))
+    known |= {f"hydra.launcher.{key}" for key in keys(OmegaConf.structured(SlurmSettings))}
     for group, node in TYPED_GROUPS.items():
         known |= {f"{group}.{key}" for key in keys(OmegaConf.structured(node))}
     for folder in folders:

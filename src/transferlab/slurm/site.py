@@ -46,6 +46,11 @@ def require(settings: SlurmSettings) -> None:
         )
 
 
+def longest(settings: SlurmSettings) -> int:
+    """Return the minutes that a job may take in the partition; a week where it sets no limit."""
+    return _partition(settings).minutes or 7 * 1440
+
+
 def require_nodes(settings: SlurmSettings, nodes: int) -> None:
     """Raise a UserError unless the partition has so many nodes."""
     partition = _partition(settings)

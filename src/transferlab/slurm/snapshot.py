@@ -55,17 +55,19 @@ def _files() -> Iterator[tuple[Path, Path]]:
 
 
 def _own_modules() -> Iterator[tuple[Path, Path]]:
+    """Yield the user's modules, and of a package all that could still be imported."""
     here = Path.cwd().resolve()
-    tops = {name.partition(".")[0] for name in sys.modules} - {"transferlab", "hydra_plugins"}
-    for name in sorted(tops):
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None:
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is None or name.partition(".")[0] in ("transferlab", "hydra_plugins"):
             continue
         path = Path(file).resolve()
-        if not path.is_relative_to(here) or "site-packages" in path.parts:
+        if not path.is_relative_to(here) or "site-packages" in path.parts or path.suffix != ".py":
             continue
-        if path.name == "__init__.py":
-            for part in path.parent.rglob("*.py"):
-                yield part.relative_to(path.parent.parent), part
-        elif path.suffix == ".py" and path.parent == here:
-            yield Path(path.name), path
+        parts = name.split(".") + (["__init__"] if path.name == "__init__.py" else [])
+        if parts[-1] != path.stem or len(path.parts) <= len(parts):
+            continue  # loaded under another name, as a script is
+        root = path.parents[len(parts) - 1]
+        beside = path.parent.rglob("*.py") if len(parts) > 1 else [path]
+        for part in beside:
+            yield part.relative_to(root), part

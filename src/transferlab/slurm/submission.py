@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ def submit(
     trainer = OmegaConf.load(Path(tasks[0].runs[0]) / "config.yaml").trainer
     name = f"transferlab.{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)}.{path.stem[6:]}"
     wanted = _parameters(settings, trainer, name, after)
-    job = _sbatch(wanted, shlex.join(command), folder, code, settings, count=len(tasks))
+    job = sbatch(wanted, shlex.join(command), folder, code, settings.setup, count=len(tasks))
     array = Array(job, name, tuple(tasks))
     note = {"job": job, "name": name, "submitted": time.time(), "code": str(code)}
     runs = [{"runs": list(task.runs), "again": task.again} for task in tasks]
@@ -122,26 +122,42 @@ def _parameters(
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _sbatch(
+def sbatch(
     parameters: dict[str, Any],
     command: str,
     folder: Path,
     code: Path,
-    settings: SlurmSettings,
-    count: int,
+    setup: Sequence[str],
+    *,
+    count: int | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> str:
-    """Submit a command and return the job's id."""
+    """Submit a command and return the job's id.
+
+    Args:
+        parameters: submitit's.
+        command: of the shell.
+        folder: of the study.
+        code: the snapshot that it runs with.
+        setup: the user's lines of shell before it.
+        count: tasks of an array; None submits a plain job.
+        more: further variables of its environment.
+
+    Raises:
+        UserError: sbatch refuses, with its words.
+    """
     here = {
         "PYTHONPATH": f"{code}${{PYTHONPATH:+:$PYTHONPATH}}",
         "PYTHONSAFEPATH": "1",  # else edited modules in the working directory came first
         "PYTHONWARNINGS": "ignore",
         "HF_HUB_OFFLINE": "1",  # nodes have no network: what is needed was fetched before
         "TRANSFERLAB_CACHE": shlex.quote(str(cache_folder().absolute())),
-    }
+    } | {key: shlex.quote(value) for key, value in (more or {}).items()}
     exports = [f"export {key}={value}" for key, value in here.items()]
     executor = SlurmExecutor(folder=folder / FOLDER)
-    executor.update_parameters(**parameters, setup=[*settings.setup, *exports])
-    executor.parameters["map_count"] = count  # an array, also of one task: one form of ids
+    executor.update_parameters(**parameters, setup=[*setup, *exports])
+    if count is not None:
+        executor.parameters["map_count"] = count  # an array, also of one task: one form of ids
     try:
         with _outside():
             return str(executor._submit_command(command).job_id)
