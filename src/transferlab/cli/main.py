@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from transferlab import __version__
 from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
+from transferlab.stopping import STOPPED, Stopped
 
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Stopped:
+        return STOPPED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

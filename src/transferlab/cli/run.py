@@ -9,6 +9,7 @@ from transferlab.composing import CONF_FOLDERS, KNOWN, explain, keys, parse
 from transferlab.config import TYPED_GROUPS, config_folder, register
 from transferlab.errors import RunError, UserError, nearest
 from transferlab.outcome import outcome
+from transferlab.stopping import STOPPABLE, stopping
 
 HELP = """usage: transferlab run [KEY=VALUE ...] [-m] [--dry-run] [--config-dir DIR] [--cfg job]
 
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, and leave as one line
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the launcher's worker processes
     outcome.reset()
+    if STOPPABLE in os.environ:
+        stopping.listen()
     register()
     folders = [config_folder(), *user_folders(argv)]
     overrides = _checked(argv, folders)

@@ -5,6 +5,9 @@ the scheduler's notice on, records the run under which a worker died and starts 
 rest, and asks SLURM to run the job again when the worker stopped in order. On the other nodes it
 starts ranks when the first node calls.
 
+``python -m transferlab.slurm.job run ...`` looks after ``transferlab run ...`` in the same way; an
+sbatch file of one's own starts it with srun, on one node.
+
 Exit code 1 if any run failed, so that SLURM says FAILED and ``afterok`` holds back what follows.
 """
 
@@ -18,8 +21,10 @@ from typing import Any
 
 from transferlab.records import write_json
 from transferlab.slurm.tasks import own_task, recorded
-from transferlab.stopping import NOTICE, STOPPED
+from transferlab.stopping import NOTICE, STOPPABLE, STOPPED
 
+MAX_REQUEUES = 100
+"""Of a job whose launcher did not say."""
 KILLED_WITHIN = 120
 """Seconds in which SLURM ends a job that it was asked to run again."""
 
@@ -52,6 +57,8 @@ class Notice:
 def main(arguments: list[str]) -> int:
     """Do this node's part of a task; returns the exit code."""
     notice = Notice()
+    if arguments[0] == "run":
+        return _look_after(arguments, notice)
     path = Path(arguments[0])
     if int(os.environ.get("SLURM_NODEID", 0)) > 0:
         return _serve_first_node()
@@ -59,16 +66,21 @@ def main(arguments: list[str]) -> int:
     command = [sys.executable, "-u", "-m", "transferlab.slurm.worker", str(path)]
     while pending := task.pending():
         code = _work(command, notice)
-        if code == STOPPED or (notice.given and code != 0):
-            return 1 if notice.final else _requeue(int(arguments[1].partition("=")[2]))
         left = task.pending()
-        if code == 0 and not left:
-            break
-        if code == 0 and len(left) == len(pending):
-            code = 1  # it found nothing to do, and yet there is
-        if code != 0 and left:
+        if left and (code == STOPPED or notice.given):
+            return 1 if notice.final else _requeue(int(arguments[1].partition("=")[2]))
+        if left and (code != 0 or len(left) == len(pending)):
             _record_death(Path(left[0]), code)
     return int(any(_failed(Path(run)) for run in task.runs))
+
+
+def _look_after(arguments: list[str], notice: Notice) -> int:
+    """Run a command of ours, and have the job run again if it stopped in order."""
+    os.environ[STOPPABLE] = "1"
+    code = _work([sys.executable, "-u", "-m", "transferlab", *arguments], notice)
+    if code == STOPPED and not notice.final:
+        return _requeue(MAX_REQUEUES)
+    return code if code >= 0 else 1
 
 
 def _work(command: list[str], notice: Notice) -> int:

@@ -22,10 +22,10 @@ SCRIPT = Path(__file__).parents[3] / "slurm" / "local-cluster.sh"
 PATIENCE = 240.0
 """Seconds after which something that was waited for is taken to hang."""
 LINE = (
-    "source=none", "strategy=scratch", "target.shots=5", "batch_size=8", "budget.steps=20",
+    "source=none", "strategy=scratch", "target.shots=10", "batch_size=16", "budget.steps=24",
     "optimizer.lr=1e-2", "trainer=cpu", "trainer.threads=1", "trainer.validations=4",
     "trainer.log_every=1", "target.max_validation=40", "backbone.image_size=16",
-    "augmentation=light", "+backbone.kwargs.drop_path_rate=0.2", "checkpoint.every_minutes=null",
+    "augmentation=light", "+backbone.kwargs.drop_path_rate=0.1", "checkpoint.every_minutes=null",
     "+strategy.callbacks.acting._target_=acting.Acting",
 )  # fmt: skip
 """Dropped paths and augmentation draw numbers; no checkpoint but the one that a notice asks for."""
