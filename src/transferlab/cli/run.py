@@ -21,6 +21,7 @@ Make one run; with -m a grid of runs; with experiment=NAME that declares a study
   strategy=scratch|feature_extraction|fine_tune|layer_decay|gradual_unfreezing|lp_ft|lora ...
   backbone=test_resnet ... or backbone=timm backbone.name=NAME    head=linear|mlp|cosine|knn ...
   budget.steps=N or budget.epochs=N budget.steps=null    batch_size=N    optimizer.lr=X    seed=N
+  hydra/launcher=slurm hydra.launcher.partition=P  trainer.num_nodes=N    runs as jobs of a cluster
   trainer.devices=N    trainer.accumulate=N    trainer.precision=bf16-mixed    augmentation=mixup
 
   -m             sweep comma-separated values: seeds are replicates, sources and strategies arms
