@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from transferlab.composing import CONF_FOLDERS
 from transferlab.outcome import DetachedError
@@ -20,7 +21,7 @@ NOTICE_SECONDS = 60
 OWN = ("hydra.launcher.wait=", "hydra.searchpath=", "--config-dir", "-cd")
 
 
-def submit_driver(settings: SlurmSettings, folder: Path, config_folders: Sequence[str]) -> None:
+def submit_driver(settings: SlurmSettings, folder: Path, config_folders: Sequence[str]) -> NoReturn:
     """Submit this very command as a job that waits for the study's jobs and judges them.
 
     It runs from a snapshot of code and configuration. All that it knows lies in the study's

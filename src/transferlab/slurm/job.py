@@ -26,7 +26,7 @@ from transferlab.stopping import NOTICE, STOPPABLE, STOPPED
 MAX_REQUEUES = 100
 """Of a job whose launcher did not say."""
 KILLED_WITHIN = 120
-"""Seconds in which SLURM ends a job that it was asked to run again."""
+"""Seconds in which SLURM ends a job that it is about to run again, or that was cancelled."""
 
 
 class Notice:
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         code = _work(command, notice)
         left = task.pending()
         if left and (code == STOPPED or notice.given):
-            return 1 if notice.final else _requeue(int(arguments[1].partition("=")[2]))
+            return _leave(notice, int(arguments[1].partition("=")[2]))
         if left and (code != 0 or len(left) == len(pending)):
             _record_death(Path(left[0]), code)
     return int(any(_failed(Path(run)) for run in task.runs))
@@ -78,8 +78,8 @@ def _look_after(arguments: list[str], notice: Notice) -> int:
     """Run a command of ours, and have the job run again if it stopped in order."""
     os.environ[STOPPABLE] = "1"
     code = _work([sys.executable, "-u", "-m", "transferlab", *arguments], notice)
-    if code == STOPPED and not notice.final:
-        return _requeue(MAX_REQUEUES)
+    if code == STOPPED:
+        return _leave(notice, MAX_REQUEUES)
     return code if code >= 0 else 1
 
 
@@ -93,6 +93,14 @@ def _work(command: list[str], notice: Notice) -> int:
     if notice.given:
         notice.pass_on()
     return notice.worker.wait()
+
+
+def _leave(notice: Notice, most: int) -> int:
+    """Have the job run again, unless SLURM ends it anyway."""
+    if not notice.final:
+        return _requeue(most)
+    time.sleep(KILLED_WITHIN)  # SLURM runs a preempted job again only if it did not end by itself
+    return 1
 
 
 def _requeue(most: int) -> int:
