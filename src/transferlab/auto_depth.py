@@ -22,6 +22,7 @@ from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, gather, gathered
 from transferlab.fitting import Fit
 from transferlab.fitting import fit as fit_once
+from transferlab.machine import ranks
 from transferlab.module import DivergedError
 from transferlab.parts import Parts
 from transferlab.planning import Plan
@@ -86,7 +87,7 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
             last, candidate = _fit_depth(plan, name, depth, weights, directory)
             found.append(candidate)
         except DivergedError as diverged:
-            if plan.cfg.trainer.devices > 1:
+            if ranks(plan.cfg.trainer) > 1:
                 raise  # one rank may have seen it alone: the others wait for this one
             error = diverged
             trials[-1]["reason"] = str(diverged)

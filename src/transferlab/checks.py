@@ -32,6 +32,7 @@ BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
     "target.fraction": (0, 1, False),
     "optimizer.lr": (0, 1e6, False),
     "trainer.devices": (1, 1024, True),
+    "trainer.num_nodes": (1, 10_000, True),
     "trainer.validations": (1, 1e6, True),
     "trainer.log_every": (1, 1e9, True),
     "trainer.threads": (1, 4096, True),

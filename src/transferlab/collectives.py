@@ -3,7 +3,7 @@
 Every function here must be called by all ranks, in the same order.
 """
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +50,46 @@ def average(tensors: list[Tensor]) -> None:
         flat /= world_size()
         for tensor, mean in zip(own, torch.split(flat, [t.numel() for t in own]), strict=True):
             tensor.detach().copy_(mean.view_as(tensor))
+
+
+class Votes:
+    """Find out at every step, without a wait, whether some rank raised its hand at the step before.
+
+    The ballots travel between CPUs while the step computes, so that an accelerator is never
+    waited for; all ranks learn of a raised hand at the start of the same step.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._cast: tuple[Tensor, Any] | None = None
+
+    def ask(self, own: bool) -> bool:
+        """Hand in this rank's ballot and say what the last ones came to; alone, what this one is.
+
+        All ranks must call it equally often.
+        """
+        if self._group is None:
+            return own
+        before = self.settle()
+        ballot = torch.tensor(int(own))
+        work = dist.all_reduce(ballot, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._cast = (ballot, work)
+        return before
+
+    def settle(self) -> bool:
+        """Wait for what was cast last, and say what it came to."""
+        if self._cast is None:
+            return False
+        ballot, work = self._cast
+        work.wait()
+        self._cast = None
+        return bool(ballot)
+
+    def meet(self) -> None:
+        """Wait until all ranks are here."""
+        self.settle()
+        if self._group is not None:
+            dist.barrier(self._group)
 
 
 def _joined() -> bool:

@@ -15,6 +15,8 @@ from yaml import YAMLError
 from transferlab.errors import UserError, nearest
 from transferlab.redaction import has_login, hidden, is_secret
 
+CONF_FOLDERS = "TRANSFERLAB_CONF"
+"""Environment variable: the user's configuration folders, instead of ./conf and --config-dir."""
 MISTYPED = re.compile("could not be converted|is not a valid|Invalid type|not supported")
 KNOWN = (HydraException, OmegaConfBaseException, YAMLError)
 

@@ -159,7 +159,8 @@ class TrainerConfig:
     """The machine's side of a run; what can change a result is part of the run's identity."""
 
     accelerator: str = "auto"
-    devices: int = 1  # processes, each with a device; part of a run's identity
+    devices: int = 1  # processes on a node, each with a device; part of a run's identity
+    num_nodes: int = 1  # machines, which SLURM starts; devices x nodes are in a run's identity
     replica_check: Any = "epoch"  # "epoch", a number of optimiser steps, or null; several devices
     precision: str = "32-true"
     threads: int | None = None  # of one run; None leaves PyTorch's choice
@@ -260,6 +261,7 @@ class RunConfig:
     retry: str | None = None  # failed: a study's failed runs are made again
     dry_run: bool = False
     find_lr: bool = False  # search for a rate instead of training
+    fetch: bool = False  # bring what runs need from the network, and train nothing
     forgetting: bool = False  # measure what was lost of the source, and how far features moved
 
 

@@ -12,6 +12,9 @@ import torch
 
 PACKAGES = ("transferlab", "torch", "torchvision", "lightning", "timm", "hydra-core", "numpy")
 
+SNAPSHOT_COMMIT = "COMMIT"
+"""Beside the packages in a copy of the code."""
+
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return versions, commit, hardware and thread count."""
@@ -27,7 +30,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """Return the commit of the clone that this package runs from, ``-dirty`` if it was edited."""
+    """Return the commit of the clone that this package runs from, ``-dirty`` if it was edited.
+
+    A copy that was made for jobs has it in a file.
+    """
+    snapshot = Path(__file__).resolve().parents[1] / SNAPSHOT_COMMIT
+    if snapshot.is_file():
+        return snapshot.read_text().strip() or None
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

@@ -14,7 +14,9 @@ from transferlab.rate_finder import find_rate, write_curve
 from transferlab.records import Record
 from transferlab.room import kept_bytes, passing_bytes, require_room
 from transferlab.run import execute, made, starting_weights
+from transferlab.slurm.single import on_cluster, submit_run
 from transferlab.source_parts import expand_parts
+from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
 
@@ -37,9 +39,13 @@ def _single(cfg: DictConfig) -> None:
         searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
     if searching and cfg.dry_run:
         raise UserError("--find-lr and --dry-run: give one of the two.")
+    settings = None if cfg.fetch else on_cluster(HydraConfig.get().launcher)
     expand_parts(cfg, GlobalHydra.instance().config_loader(), HydraConfig.get().overrides.hydra)
     check(cfg)
     check_output(Path(cfg.output_dir))
+    if cfg.fetch:
+        print("\n".join(fetch([cfg])))  # noqa: T201 - what a person asked to have
+        return
     plan = plan_run(cfg)
     if searching:
         show_search(plan)
@@ -50,7 +56,9 @@ def _single(cfg: DictConfig) -> None:
     needed = kept_bytes(plan, cfg.checkpoint.keep or cfg.checkpoint.select) + passing_bytes(plan)
     if made(plan) is None:
         require_room({plan.directory: needed}, f"run {plan.run_id}")
-    record = execute(plan)
+    record = execute(plan) if settings is None else submit_run(plan, settings)
+    if record is None:
+        return
     show(plan, record)
     if record["status"] != "done":
         log = record.get("log") or plan.directory / "metrics.jsonl"

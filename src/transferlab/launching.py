@@ -1,26 +1,31 @@
 """Start the ranks of a run on several devices, and end them: one agent, one process a device.
 
+On several nodes there is an agent on each: the first node's process calls the others to a run.
 The only launch path is ``torch.distributed.run`` from the run's own ``config.yaml``: no rank ever
-sees a command line of ours. Three files under ``log/`` tell what happened: ``launch.log`` is the
-agent's, ``rank<k>.log`` what rank k printed, ``rank<k>.failure.json`` why it failed.
+sees a command line of ours. Files under ``log/`` tell what happened: ``launch.log`` is the
+agent's (``launch-node<n>.log`` on a further node), ``rank<k>.log`` what rank k printed,
+``rank<k>.failure.json`` why it failed, ``stopped.json`` that all stopped as they were asked to.
 """
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from transferlab.cluster import Call, Meeting, cluster
 from transferlab.errors import RunError, UserError
 from transferlab.module import DivergedError
 from transferlab.records import read_json, write_json
+from transferlab.stopping import NOTICE, Stopped, stopping
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 10.0
@@ -44,35 +49,95 @@ class RankError(RunError):
         self.log = log
 
 
-def launch(directory: Path, devices: int, threads: int | None) -> None:
+def launch(directory: Path, devices: int, threads: int | None, nodes: int = 1) -> None:
     """Make the run whose ``config.yaml`` lies in ``directory``; return when all ranks are done.
 
     The ranks end with this process, however it ends: they watch a pipe that only it holds open.
 
     Args:
         directory: of the run; rank 0 leaves ``run.json`` there.
-        devices: how many ranks.
+        devices: how many ranks on each node.
         threads: of one rank; None shares this process's threads between them.
+        nodes: how many; on all but this one :func:`attend` waits for the call.
 
     Raises:
         UserError, DivergedError: as a rank raised it.
         RankError: any other failure of a rank.
+        Stopped: the ranks were asked to stop, and did.
     """
     log = directory / "log"
     log.mkdir(parents=True, exist_ok=True)
-    for stale in log.glob("rank*.failure.json"):
-        stale.unlink()
-    with (log / "launch.log").open("wb") as output:
+    for stale in (*log.glob("rank*.failure.json"), *log.glob("launch*.log"), _stopped(directory)):
+        stale.unlink(missing_ok=True)
+    if nodes == 1:
+        code = _agent(Meeting(str(directory), devices, threads))
+    else:
+        with cluster.calling(str(directory), devices, threads, nodes) as meeting:
+            code = _agent(meeting)
+    if code != 0:
+        raise _failure(log)
+    if _stopped(directory).is_file():
+        raise Stopped
+
+
+def attend(meeting: Meeting, call: Call) -> None:
+    """Start this node's ranks of a run that the first node leads; return when they have ended."""
+    _agent(meeting, call)
+
+
+def note_stop(directory: Path) -> None:
+    """Leave word that the ranks stopped in order."""
+    write_json(_stopped(directory), {"time": time.time()})
+
+
+def _stopped(directory: Path) -> Path:
+    return directory / "log" / "stopped.json"
+
+
+def _agent(meeting: Meeting, call: Call | None = None) -> int:
+    """Start this node's agent, see it through, and return its exit code."""
+    log, told = Path(meeting.directory) / "log", False
+    name = f"launch-node{meeting.node}.log" if meeting.node else "launch.log"
+    with (log / name).open("wb") as output, _deaf():
         agent = subprocess.Popen(
-            _command(directory, devices), env=_environment(devices, threads),
+            _command(meeting), env=_environment(meeting),
             stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them
         )  # fmt: skip
-        with _ended(agent):
-            while agent.poll() is None and not any(log.glob("rank*.failure.json")):
-                time.sleep(POLL_SECONDS)
-    if agent.returncode != 0:
-        raise _failure(log)
+    with _ended(agent):
+        while agent.poll() is None and not any(log.glob("rank*.failure.json")):
+            if stopping.asked and not told:
+                _tell(agent, meeting.devices)
+                told = True
+            if call is not None and call.over():
+                break
+            time.sleep(POLL_SECONDS)
+    return int(agent.returncode)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Have processes that are started inside not die of a scheduler's signals.
+
+    They are sent to all processes of a job. Ranks are told on their pipe; to be killed in the
+    middle of a step is what the notice is to prevent.
+    """
+    if not stopping.possible:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [NOTICE, signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _tell(agent: subprocess.Popen[bytes], ranks: int) -> None:
+    """Ask the ranks to stop: each takes one byte from the pipe that they share."""
+    assert agent.stdin is not None
+    with suppress(BrokenPipeError):
+        agent.stdin.write(b"." * ranks)
+        agent.stdin.flush()
 
 
 def note_failure(directory: Path, rank: int, error: BaseException) -> None:
@@ -96,19 +161,27 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}"[:300]
 
 
-def _command(directory: Path, devices: int) -> list[str]:
+def _command(meeting: Meeting) -> list[str]:
+    place = ["--standalone", "--local-addr=localhost"]
+    if meeting.nodes > 1:
+        place = [
+            f"--nnodes={meeting.nodes}", f"--node-rank={meeting.node}",
+            f"--master-addr={meeting.address}", f"--master-port={meeting.port}",
+        ]  # fmt: skip
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost",
-        f"--nproc-per-node={devices}", "-m", "transferlab.rank", str(directory),
+        sys.executable, "-m", "torch.distributed.run", *place,
+        f"--nproc-per-node={meeting.devices}", "-m", "transferlab.rank", meeting.directory,
     ]  # fmt: skip
 
 
-def _environment(devices: int, threads: int | None) -> dict[str, str]:
+def _environment(meeting: Meeting) -> dict[str, str]:
     """Return the ranks' environment; this process's own is left as it is."""
     environment = {key: value for key, value in os.environ.items() if not FOREIGN.fullmatch(key)}
-    environment["OMP_NUM_THREADS"] = str(threads or max(torch.get_num_threads() // devices, 1))
+    threads = meeting.threads or max(torch.get_num_threads() // meeting.devices, 1)
+    environment["OMP_NUM_THREADS"] = str(threads)
     environment["PYTHONSAFEPATH"] = "1"  # files in the working directory must not shadow modules
-    if sys.platform == "linux":  # one machine: no name has to be resolved, no network to be up
+    if sys.platform == "linux" and meeting.nodes == 1:
+        # one machine: no name has to be resolved, no network to be up
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment
 
@@ -146,5 +219,6 @@ def _failure(log: Path) -> Exception:
 
 
 def _root_cause(log: Path) -> str:
-    """Return what the agent wrote about the failures that it saw."""
-    return (log / "launch.log").read_text(errors="replace").rpartition("Root Cause")[2]
+    """Return what the agents wrote about the failures that they saw."""
+    texts = [path.read_text(errors="replace") for path in sorted(log.glob("launch*.log"))]
+    return "\n".join(text.rpartition("Root Cause")[2] for text in texts)

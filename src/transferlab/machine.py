@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from omegaconf import DictConfig
 
+from transferlab.cluster import cluster
 from transferlab.errors import UserError
 
 
@@ -17,11 +18,18 @@ def check_machine(cfg: DictConfig) -> None:
     Raises:
         UserError: names the key, what came in, what the machine has and what to do.
     """
-    _check_accelerator(cfg.trainer.accelerator)
-    _check_devices(cfg.trainer)
+    if not cluster.elsewhere:  # else the jobs' machines count, which this one can't look at
+        _check_accelerator(cfg.trainer.accelerator)
+        _check_devices(cfg.trainer)
+    _check_replica_check(cfg.trainer.replica_check)
     _check_batches(cfg)
     _check_execution(cfg.trainer)
     _check_clipping(cfg)
+
+
+def ranks(trainer: DictConfig) -> int:
+    """Return how many processes a run trains on, over all its nodes."""
+    return int(trainer.devices) * int(trainer.num_nodes)
 
 
 def _check_accelerator(name: str) -> None:
@@ -35,10 +43,15 @@ def _check_accelerator(name: str) -> None:
 
 
 def _check_devices(trainer: DictConfig) -> None:
-    """Count the devices that a run asks for, and look at how often its replicas are compared.
+    """Count the nodes and devices that a run asks for.
 
     Numbers alone are taken, never ``auto``: how many there are is part of a run's identity.
     """
+    if int(trainer.num_nodes) > 1:
+        raise UserError(
+            f"trainer.num_nodes={trainer.num_nodes}: several machines are started by SLURM alone. "
+            "Add hydra/launcher=slurm, or set trainer.num_nodes=1."
+        )
     count = int(trainer.devices)
     on_gpus = trainer.accelerator in ("gpu", "cuda") or (
         trainer.accelerator == "auto" and torch.cuda.is_available()
@@ -50,7 +63,10 @@ def _check_devices(trainer: DictConfig) -> None:
             f"trainer.devices={count}: this machine has {there} {what}. Set trainer.devices to "
             f"1..{there}" + (", or trainer.accelerator=cpu." if on_gpus else ".")
         )
-    every = trainer.replica_check
+
+
+def _check_replica_check(every: object) -> None:
+    """Look at how often the replicas of a run are compared."""
     whole = isinstance(every, int) and not isinstance(every, bool) and every >= 1
     if not (every is None or every == "epoch" or whole):
         raise UserError(
@@ -60,8 +76,9 @@ def _check_devices(trainer: DictConfig) -> None:
 
 def _check_batches(cfg: DictConfig) -> None:
     """Ask that a batch can be shared out evenly over devices and micro-batches."""
-    devices, accumulate = int(cfg.trainer.devices), int(cfg.trainer.accumulate)
+    devices, accumulate = ranks(cfg.trainer), int(cfg.trainer.accumulate)
     parts = devices * accumulate
+    shared = "trainer.devices" + (" x trainer.num_nodes" if cfg.trainer.num_nodes > 1 else "")
     sizes = {"batch_size": int(cfg.batch_size)}
     if cfg.source.kind == "dataset" and cfg.source.pretrain is not None:
         sizes["source.pretrain.batch_size"] = int(cfg.source.pretrain.batch_size)
@@ -70,7 +87,7 @@ def _check_batches(cfg: DictConfig) -> None:
             near = [n for n in (size // parts * parts, -(-size // parts) * parts) if n]
             raise UserError(
                 f"{key}={size} can't be shared out evenly over {devices} x {accumulate} parts "
-                f"(trainer.devices x trainer.accumulate). Set {key} to "
+                f"({shared} x trainer.accumulate). Set {key} to "
                 f"{' or '.join(map(str, near))}."
             )
 
@@ -78,9 +95,9 @@ def _check_batches(cfg: DictConfig) -> None:
 def _check_execution(trainer: DictConfig) -> None:
     """Look for what the ways of computing a step need: a compiler, several GPUs."""
     on_cpu = trainer.accelerator == "cpu" or (
-        trainer.accelerator == "auto" and not torch.cuda.is_available()
+        trainer.accelerator == "auto" and not (torch.cuda.is_available() or cluster.elsewhere)
     )
-    if trainer.sync_norms and (on_cpu or int(trainer.devices) == 1):
+    if trainer.sync_norms and (on_cpu or ranks(trainer) == 1):
         lack = (
             "batch norms on the CPU can't be synchronised" if on_cpu else "one device has no others"
         )

@@ -22,4 +22,11 @@ class Outcome:
         self.started, self.failure, self.error = False, None, None
 
 
+class DetachedError(Exception):
+    """The command ends here and well: what is left to do goes on without it.
+
+    The message says where.
+    """
+
+
 outcome = Outcome()

@@ -23,6 +23,7 @@ from transferlab.checks import brings_curves
 from transferlab.errors import FullDiskError, UserError
 from transferlab.further_tests import FurtherTest, further_tests
 from transferlab.integrity import near_duplicates
+from transferlab.machine import ranks
 from transferlab.provenance import check_licences, licences, provenance
 from transferlab.records import FORMAT, sha256_record
 from transferlab.split_data import Data, Positions, data_name, open_data
@@ -221,7 +222,7 @@ def _identity(cfg: DictConfig, data: Data, further: dict[str, FurtherTest]) -> d
         "batch_size": cfg.batch_size,
         "precision": cfg.trainer.precision,
         "gradient_clip": cfg.trainer.gradient_clip,
-        "world_size": cfg.trainer.devices,
+        "world_size": ranks(cfg.trainer),
         "select": [cfg.checkpoint.select]
         + ([cfg.metric.name, cfg.trainer.validations] if cfg.checkpoint.select == "best" else []),
         "opens_test": cfg.purpose != "tune",

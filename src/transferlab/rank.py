@@ -6,26 +6,33 @@ plans it as its parent did, and fits. Rank 0 alone writes.
 
 import io
 import os
+import select
 import sys
 import threading
 import traceback
 from pathlib import Path
 from typing import TextIO
 
-from transferlab.launching import note_failure
+from transferlab.launching import note_failure, note_stop
 from transferlab.redaction import redacted
+from transferlab.stopping import Stopped, stopping
 
 
 def main(directory: Path) -> None:
     """Make this rank's part of the run; a failure is left in a file and ends the process."""
     rank = int(os.environ["RANK"])
     _log_to(directory / "log" / f"rank{rank}.log")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_heed_parent, daemon=True).start()
     sys.path.append(str(Path.cwd()))  # classes of the user's own; last, as in the parent
     try:
         from transferlab.run import execute_rank
 
         execute_rank(directory)
+    except Stopped:
+        if rank == 0:
+            note_stop(directory)
+        sys.stdout.flush()
+        os._exit(0)  # in order, but at once, as below
     except BaseException as error:
         traceback.print_exc()
         sys.stderr.flush()
@@ -59,9 +66,16 @@ class _Redacted(io.TextIOBase):
         return self._stream.fileno()
 
 
-def _end_with_parent() -> None:
-    """End this process when the pipe on its standard input closes: the launcher is gone."""
-    os.read(0, 1)
+def _heed_parent() -> None:
+    """Watch the pipe on standard input: a byte asks to stop, its end says the launcher is gone.
+
+    All ranks of a node read the same pipe, so each takes its one byte and no more.
+    """
+    if os.read(0, 1):
+        stopping.asked = True
+        gone = select.poll()
+        gone.register(0, 0)
+        gone.poll()
     os._exit(1)
 
 

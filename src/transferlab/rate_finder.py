@@ -22,6 +22,7 @@ from transferlab.callbacks.phases import Phases
 from transferlab.callbacks.refit import Refit
 from transferlab.errors import UserError
 from transferlab.fitting import assemble, train
+from transferlab.machine import ranks
 from transferlab.parts import Parts
 from transferlab.planning import Plan
 from transferlab.records import replacing, write_text
@@ -156,8 +157,8 @@ def _alone(plan: Plan, steps: int) -> Plan:
     """Return the plan for one process, which takes the parts of all ranks one after another."""
     cfg = plan.cfg.copy()
     OmegaConf.set_struct(cfg, False)
-    cfg.trainer.accumulate *= cfg.trainer.devices
-    cfg.trainer.devices, cfg.trainer.sync_norms = 1, False
+    cfg.trainer.accumulate *= ranks(cfg.trainer)
+    cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.sync_norms = 1, 1, False
     cfg.budget.steps = steps
     return replace(plan, cfg=cfg)
 

@@ -102,6 +102,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not a whole JSON record ({error}).") from error
 
 
+def recorded(directory: Path) -> Record | None:
+    """Return the record that a run left, whatever its outcome; None for none, or half of one."""
+    try:
+        record: Record = read_json(directory / "run.json")
+    except (FileNotFoundError, ValueError):
+        return None  # cut short by a power failure: the run is made again
+    return record
+
+
 def sha256(content: bytes | str) -> str:
     """Hex SHA-256 of bytes or of UTF-8 text."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

@@ -20,12 +20,14 @@ from transferlab.errors import FullDiskError, RunError, UserError
 from transferlab.forgetting import find_origin, wants_forgetting
 from transferlab.launching import RankError, described, launch
 from transferlab.lease import held
+from transferlab.machine import ranks
 from transferlab.module import DivergedError
 from transferlab.planning import Plan, external_weights, plan_run, plan_source
 from transferlab.records import (
     Record,
     clear_leftovers,
     read_json,
+    recorded,
     sha256_file,
     write_json,
     write_text,
@@ -42,15 +44,6 @@ FINAL = ("done", "diverged")
 
 LEASE = "run"
 """Beside a run's record lies who makes it, or made it."""
-
-
-def recorded(directory: Path) -> Record | None:
-    """Return the record that a run left, whatever its outcome; None for none, or half of one."""
-    try:
-        record: Record = read_json(directory / "run.json")
-    except (FileNotFoundError, ValueError):
-        return None  # cut short by a power failure: the run is made again
-    return record
 
 
 def finished(directory: Path) -> Record | None:
@@ -206,10 +199,11 @@ def _attempt(plan: Plan) -> Record:
         weights = starting_weights(plan.cfg)
         if wants_forgetting(plan.cfg):
             find_origin(plan.cfg)  # what it lacks is told before training, not after
-        if plan.cfg.trainer.devices == 1:
+        trainer = plan.cfg.trainer
+        if ranks(trainer) == 1:
             return _train(plan, record, weights)
         del weights  # each rank reads its own
-        launch(plan.directory, plan.cfg.trainer.devices, plan.cfg.trainer.threads)
+        launch(plan.directory, trainer.devices, trainer.threads, trainer.num_nodes)
         made_by_ranks: Record = read_json(plan.directory / "run.json")
         return made_by_ranks
     except UserError as error:

@@ -29,6 +29,7 @@ from transferlab.evaluation import (
 from transferlab.fitting import Fit, weights_notes
 from transferlab.forgetting import measure_forgetting, wants_forgetting
 from transferlab.further_tests import FurtherTest, serving
+from transferlab.machine import ranks
 from transferlab.planning import Plan, plan_source
 from transferlab.records import (
     FORMAT,
@@ -76,7 +77,7 @@ def header(plan: Plan) -> Record:
         "lr": float(cfg.optimizer.lr),
         "budget_steps": int(cfg.budget.steps),
         "batch_size": cfg.batch_size,
-        "world_size": cfg.trainer.devices,
+        "world_size": ranks(cfg.trainer),
         "image_size": data.preprocessing.size,
         "classes": list(data.store.classes),
         "n_train": len(plan.train),
@@ -216,14 +217,14 @@ def _energy(plan: Plan, fitted: Fit) -> Record | None:
         return None
     counted = from_all(cost.joules)  # every rank counts its own device
     device, threads = fitted.module.device.type, torch.get_num_threads()
-    watts = assumed_power(device, cfg.devices, threads, cfg.watts)
+    watts = assumed_power(device, ranks(cfg), threads, cfg.watts)
     unit = f"{threads} CPU threads" if device == "cpu" else "an accelerator"
     return energy_record(
         cost.fit_seconds,
         None if None in counted else sum(joules for joules in counted if joules is not None),
         meter=cost.meter,
         watts=watts,
-        assumed=f"{watts:g} W assumed of {cfg.devices} x {unit}",
+        assumed=f"{watts:g} W assumed of {ranks(cfg)} x {unit}",
         pue=float(cfg.pue),
         carbon_intensity=float(cfg.carbon_intensity),
     )

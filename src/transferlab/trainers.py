@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 
 from transferlab.callbacks.average_buffers import AverageBuffers
 from transferlab.callbacks.replica_guard import ReplicaGuard
+from transferlab.machine import ranks
 
 
 def make_trainer(
@@ -29,7 +31,7 @@ def make_trainer(
     with quiet():
         return Trainer(
             accelerator=cfg.trainer.accelerator,
-            **_ranks(cfg.trainer.devices),
+            **_ranks(cfg.trainer.devices, cfg.trainer.num_nodes),
             precision=cfg.trainer.precision,
             max_steps=steps,
             max_epochs=-1,
@@ -49,18 +51,25 @@ def make_trainer(
         )
 
 
-def _ranks(devices: int) -> dict[str, Any]:
-    """Return what the Trainer is told of its ranks, which are started from outside."""
-    if devices == 1:
-        return {"devices": 1}
+def _ranks(devices: int, nodes: int) -> dict[str, Any]:
+    """Return what the Trainer is told of its ranks, which are started from outside.
+
+    The environment is always named: one that Lightning found, SLURM's, would bring its own
+    handler of signals, which saves inside the handler.
+    """
+    if devices * nodes == 1:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
     # norm statistics are averaged instead: rank 0's would hide that the others' differ
     strategy = DDPStrategy(broadcast_buffers=False)
-    return {"devices": devices, "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
+    return {
+        "devices": devices, "num_nodes": nodes,
+        "strategy": strategy, "plugins": [TorchElasticEnvironment()],
+    }  # fmt: skip
 
 
 def replicas(cfg: DictConfig, images: int) -> tuple[list[Callback], list[Callback]]:
     """Return what keeps several ranks' replicas equal, and what proves it: first and last."""
-    if cfg.trainer.devices == 1:
+    if ranks(cfg.trainer) == 1:
         return [], []
     every = cfg.trainer.replica_check
     if every == "epoch":

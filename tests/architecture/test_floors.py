@@ -24,6 +24,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "collectives",
             "energy",
             "targets",
+            "stopping",
+            "cluster",
         ),
     ),
     ("who is at work", ("lease",)),
@@ -59,8 +61,9 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("one rank", ("rank",)),
     ("before training", ("scouting",)),
     ("study", ("study",)),
+    ("jobs of a cluster", ("slurm",)),
     ("job", ("job", "hydra_plugins", "recommending")),
-    ("doors", ("cli",)),
+    ("doors", ("cli", "__main__")),
 )
 """The floors of docs/architecture.md, the lowest first, and the rooms on each."""
 FLOOR = {room: height for height, (_, rooms) in enumerate(FLOORS) for room in rooms}
@@ -179,7 +182,7 @@ def test_judging_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["recommend"], ["report"], ["status"], ["predict"]]
+    "command", [[], ["run"], ["recommend"], ["report"], ["status"], ["predict"], ["fetch"]]
 )
 def test_help_loads_no_torch(command: list[str]) -> None:
     code = f"from transferlab.cli import main\nassert main({[*command, '--help']!r}) == 0"

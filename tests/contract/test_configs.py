@@ -28,7 +28,7 @@ MakePlan = Callable[..., Plan]
 
 CONF = config_folder()
 ALLOWED = (*PACKAGES, "???")
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 SLOW = ("mobilenetv2_100", "test_efficientnet", "convnext_atto", "vit_tiny_patch16_224")
 BACKBONES = ("test_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 VALUES = {

@@ -77,6 +77,15 @@ CHOICES = {
     "swept choice": Wrong("run -m strategy=scratch,fine_tun", ("fine_tun", "nearest: fine_tune")),
     "option": Wrong("run target.images.alpha=blend", ("target.images.alpha=blend", "white")),
     "precision": Wrong("run trainer.precision=8", ("trainer.precision=8", "bf16-mixed")),
+    "nodes": Wrong("run trainer.num_nodes=2", ("trainer.num_nodes=2", "hydra/launcher=slurm")),
+    "launcher": Wrong("run hydra/launcher=slrm", ("hydra/launcher=slrm", "nearest: slurm")),
+    "jobs' time": Wrong(
+        "run hydra/launcher=slurm hydra.launcher.time=0", ("hydra.launcher.time=0", "1 or more")
+    ),
+    "jobs' key": Wrong(
+        "run hydra/launcher=slurm hydra.launcher.tmie=9", ("hydra.launcher.tmie", "launcher.time")
+    ),
+    "fetch flag": Wrong("fetch --dry-run", ("--dry-run", "transferlab run")),
     "devices": Wrong("run trainer.devices=900", ("trainer.devices=900", "this machine has")),
     "published tag": Wrong("run source=published source.tag=a1_in2k", ("a1_in2k", "r160_in1k")),
     "torchvision set": Wrong(

@@ -12,6 +12,7 @@ from transferlab.errors import UserError
 from transferlab.planning import Plan
 
 Compose = Callable[..., DictConfig]
+MakePlan = Callable[..., Plan]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,8 @@ Compose = Callable[..., DictConfig]
         (("checkpoint.every_steps=0",), "checkpoint.every_steps=0"),
         (("checkpoint.every_minutes=0",), "checkpoint.every_minutes=0"),
         (("trainer.sync_norms=true",), "trainer.sync_norms=true: batch norms on the CPU"),
+        (("trainer.num_nodes=2",), "trainer.num_nodes=2: .* Add hydra/launcher=slurm"),
+        (("trainer.num_nodes=0",), "trainer.num_nodes=0: expected"),
         (
             ("trainer.precision=16-mixed", "trainer.gradient_clip=1"),
             "trainer.gradient_clip=1.*Set optimizer.fused=false",
@@ -77,3 +80,19 @@ def test_ways_of_computing_that_change_a_result_name_the_run(
     other = ("trainer.accumulate=2", "trainer.compile=true", "trainer.sync_norms=true")
     ids = {make_plan("strategy=scratch", one).run_id for one in other}
     assert len(ids | {plain.run_id}) == 4
+
+
+def test_machines_of_a_cluster_are_not_counted_here_but_shares_are(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.cluster, "elsewhere", True)
+    elsewhere = ("trainer.accelerator=cuda", "trainer.devices=8", "trainer.num_nodes=4")
+    check(compose(*elsewhere, "batch_size=64"))
+    with pytest.raises(UserError, match=r"batch_size=48 .* over 32 x 1 .*trainer.num_nodes"):
+        check(compose(*elsewhere, "batch_size=48"))
+
+
+def test_processes_on_one_node_or_on_several_are_one_run(make_plan: MakePlan) -> None:
+    two = make_plan("trainer.devices=2", "trainer.num_nodes=1")
+    assert make_plan("trainer.devices=1", "trainer.num_nodes=2").run_id == two.run_id
+    assert make_plan("trainer.devices=1", "trainer.num_nodes=1").run_id != two.run_id

@@ -31,9 +31,13 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Conduct the study."""
+        from transferlab.outcome import DetachedError
         from transferlab.study.sweeping import sweep
 
         assert self.hydra_context is not None
         assert self.task_function is not None
         assert self.config is not None
-        sweep(self.hydra_context, self.task_function, self.config, arguments)
+        try:
+            sweep(self.hydra_context, self.task_function, self.config, arguments)
+        except DetachedError as left:
+            print(left)  # noqa: T201 - where to look for what goes on

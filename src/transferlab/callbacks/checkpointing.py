@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from transferlab.checkpoints import clear_leftovers, refuse_foreign, write_checkpoint
+from transferlab.collectives import Votes
 from transferlab.errors import RunError
+from transferlab.stopping import Stopped, stopping
 
 
 class Checkpointing(Callback):
@@ -16,8 +18,9 @@ class Checkpointing(Callback):
 
     It is saved at the start of a step: then the step before, its schedules and its validation
     are done, and nothing of the next has begun. It must stand before callbacks that act there.
-    Under several processes rank 0 alone decides and writes. SIGTERM, with which schedulers give
-    notice, is answered with one more checkpoint where a step has just ended.
+    Under several processes rank 0 alone decides and writes. A run that is asked to stop
+    (:mod:`transferlab.stopping`) saves once more before its next step, and all ranks end there
+    with ``Stopped``. SIGTERM is answered with one more checkpoint where a step has just ended.
 
     Args:
         folder: of the run's checkpoints.
@@ -36,6 +39,7 @@ class Checkpointing(Callback):
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.resumed: list[int] = []
         self._step, self._time = 0, time.monotonic()
+        self._votes: Votes | None = None
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -50,14 +54,29 @@ class Checkpointing(Callback):
             self.resumed.append(trainer.global_step)
         if trainer.is_global_zero:
             clear_leftovers(self.folder)
+        self._votes = Votes() if stopping.possible else None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, before the first micro-batch of a step."""
+        """Save if it is time, before the first micro-batch of a step.
+
+        Raises:
+            Stopped: on every rank, if one was asked to stop; the state is saved.
+        """
         begins = batch_idx % trainer.accumulate_grad_batches == 0
+        if begins and self._votes is not None and self._votes.ask(stopping.asked):
+            if trainer.is_global_zero and trainer.global_step != self._step:
+                self._save(trainer, pl_module)
+            self._votes.meet()  # a rank that left earlier would take the one that writes along
+            raise Stopped
         if begins and trainer.is_global_zero and self._due(trainer.global_step):
             self._save(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave no ballot under way."""
+        if self._votes is not None:
+            self._votes.settle()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from transferlab import __version__
 from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
 from transferlab.redaction import redacted
+from transferlab.stopping import STOPPED, Stopped
 
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
     "recommend": "score sources on a target before training, and say what to try first",
+    "fetch": "bring weights and data ahead of runs without a network",
     "report": "judge the runs of a directory again and write its report",
     "status": "show what is done, failed and missing in a directory",
     "predict": "label images with a run: transferlab predict RUN IMAGES",
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Stopped:
+        return STOPPED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

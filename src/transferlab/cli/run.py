@@ -8,11 +8,12 @@ from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 
-from transferlab.composing import KNOWN, explain, keys, parse
+from transferlab.composing import CONF_FOLDERS, KNOWN, explain, keys, parse
 from transferlab.config import TYPED_GROUPS, config_folder, register
 from transferlab.errors import RunError, UserError, nearest
 from transferlab.outcome import outcome
 from transferlab.redaction import redacted
+from transferlab.stopping import STOPPABLE, stopping
 
 HELP = """usage: transferlab run [KEY=VALUE ...] [-m] [--dry-run] [--config-dir DIR] [--cfg job]
 
@@ -24,6 +25,7 @@ Make one run; with -m a grid of runs; with experiment=NAME that declares a study
   strategy=scratch|feature_extraction|fine_tune|layer_decay|gradual_unfreezing|lp_ft|lora ...
   backbone=test_resnet ... or backbone=timm backbone.name=NAME    head=linear|mlp|cosine|knn ...
   budget.steps=N or budget.epochs=N budget.steps=null    batch_size=N    optimizer.lr=X    seed=N
+  hydra/launcher=slurm hydra.launcher.partition=P  trainer.num_nodes=N    runs as jobs of a cluster
   trainer.devices=N    trainer.accumulate=N    trainer.precision=bf16-mixed    augmentation=mixup
 
   -m             sweep comma-separated values: seeds are replicates, sources and strategies arms
@@ -43,6 +45,8 @@ def main(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, and leave as one line
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the launcher's worker processes
     outcome.reset()
+    if STOPPABLE in os.environ:
+        stopping.listen()
     register()
     folders = [config_folder(), *user_folders(argv)]
     overrides = _checked(argv, folders)
@@ -58,7 +62,10 @@ def _compose_and_call(overrides: list[str], folders: list[Path]) -> None:
     """Let Hydra compose the configuration and call the job or the sweeper."""
     import hydra
 
+    from transferlab.cluster import cluster
     from transferlab.job import job
+
+    cluster.elsewhere = False
 
     own = str(folders[0])
     application = hydra.main(version_base="1.3", config_path=own, config_name="run")(job)
@@ -157,6 +164,8 @@ def user_folders(argv: list[str]) -> list[Path]:
     Raises:
         UserError: a file of the same name is in both folders.
     """
+    if CONF_FOLDERS in os.environ:
+        return [Path(folder) for folder in os.environ[CONF_FOLDERS].split(os.pathsep) if folder]
     own, mine = config_folder().resolve(), Path.cwd() / "conf"
     found = [mine] if mine.is_dir() and mine.resolve() != own else []
     for flag in ("--config-dir", "-cd"):
@@ -186,8 +195,10 @@ def known_keys(folders: list[Path]) -> list[str]:
     from yaml import YAMLError
 
     from transferlab.config import RunConfig
+    from transferlab.slurm.settings import SlurmSettings
 
     known = set(keys(OmegaConf.structured(RunConfig)))
+    known |= {f"hydra.launcher.{key}" for key in keys(OmegaConf.structured(SlurmSettings))}
     for group, node in TYPED_GROUPS.items():
         known |= {f"{group}.{key}" for key in keys(OmegaConf.structured(node))}
     for folder in folders:

@@ -1,6 +1,7 @@
 """Runs handed to Hydra's launchers: a job gets a file of planned runs, never a command line."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -22,8 +23,15 @@ from transferlab.errors import INTERRUPTED, UserError
 from transferlab.lease import LeaseLostError
 from transferlab.planning import Plan, plan_run
 from transferlab.processes import has_ended, signature
-from transferlab.records import Record, read_json, sha256_record, write_json, write_text
-from transferlab.run import attempt, finished, made, recorded
+from transferlab.records import (
+    Record,
+    read_json,
+    recorded,
+    sha256_record,
+    write_json,
+    write_text,
+)
+from transferlab.run import attempt, finished, made
 
 FAILED = "failed"
 TRIES = 3
@@ -36,11 +44,12 @@ CHUNKS_PER_WORKER = 4
 
 @dataclass
 class Launching:
-    """A launcher, how many jobs it has running at a time, and whether it retries failed runs."""
+    """A launcher, its jobs at a time and runs a job, and whether failed runs are made again."""
 
     launcher: Launcher
     workers: int
     retry: bool = False
+    runs_per_job: int | None = None
     launched: int = 0
 
 
@@ -49,7 +58,7 @@ def launching(launcher: Launcher, cfg: DictConfig) -> Launching:
     settings = cfg.hydra.launcher
     jobs = settings.get("n_jobs") or settings.get("array_parallelism") or 1
     workers = max((os.cpu_count() or 1) + 1 + int(jobs), 1) if int(jobs) < 0 else int(jobs)
-    return Launching(launcher, workers, cfg.retry == FAILED)
+    return Launching(launcher, workers, cfg.retry == FAILED, settings.get("runs_per_job"))
 
 
 def launch(where: Launching, plans: Sequence[Plan], folder: Path) -> None:
@@ -87,7 +96,7 @@ def _jobs(
     """Write request files; returns the overrides of each job."""
     jobs = []
     ends_with = None if getattr(where.launcher, "outlives_driver", False) else signature()
-    for part in _dealt(missing, where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1):
+    for part in _packed(where, missing):
         asked = {
             "runs": [str(plan.directory) for plan in part],
             "again": {run: again[run] for plan in part if (run := plan.run_id) in again},
@@ -147,9 +156,9 @@ def serve(request: Path) -> None:
     if asked.get("ends_with"):
         threading.Thread(target=_end_with, args=(asked["ends_with"],), daemon=True).start()
     again = dict(asked.get("again", {}))
-    later = [run for run in asked["runs"] if not _served(Path(run), again, wait=False)]
+    later = [run for run in asked["runs"] if not make(Path(run), again, wait=False)]
     for run in later:
-        _served(Path(run), again, wait=True)
+        make(Path(run), again)
 
 
 def _end_with(driver: str) -> None:
@@ -162,14 +171,17 @@ def _end_with(driver: str) -> None:
     os._exit(1)
 
 
-def _served(directory: Path, again: Mapping[str, str], *, wait: bool) -> bool:
-    """Make one run; False where another process is at work on it.
+def make(directory: Path, again: Mapping[str, str], *, wait: bool = True) -> bool:
+    """Make the run whose ``config.yaml`` lies in ``directory``; whatever happens is recorded.
 
     Args:
         directory: of the run.
-        again: the hashes of failed records that are to be made again. A run that failed anew,
-            under another driver, is left as it is.
-        wait: for the other process.
+        again: by run id, the hash of a record that says "failed" and is to be made again. A run
+            that failed anew, under another driver, is left as it is.
+        wait: for another process that is at work on it.
+
+    Returns:
+        False where another process is.
     """
 
     def stands(folder: Path) -> Record | None:
@@ -199,6 +211,21 @@ def _served(directory: Path, again: Mapping[str, str], *, wait: bool) -> bool:
 def outcomes(plans: Sequence[Plan]) -> list[Record | None]:
     """Read the records of a wave; None for a run that left none."""
     return [recorded(plan.directory) for plan in plans]
+
+
+def _packed(where: Launching, plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Share runs out to jobs; those of one job ask for the same machine."""
+    alike: dict[tuple[object, ...], list[Plan]] = {}
+    for plan in plans:
+        trainer = plan.cfg.trainer
+        alike.setdefault((trainer.accelerator, trainer.devices, trainer.num_nodes), []).append(plan)
+    packed = []
+    for same in alike.values():
+        parts = where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1
+        if where.runs_per_job:
+            parts = math.ceil(len(same) / where.runs_per_job)
+        packed += _dealt(same, parts)
+    return packed
 
 
 def _dealt(plans: Sequence[Plan], parts: int) -> list[list[Plan]]:

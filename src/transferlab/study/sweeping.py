@@ -19,6 +19,7 @@ from transferlab.study.composition import ArmConfigs
 from transferlab.study.conduct import Study
 from transferlab.study.declaration import declare
 from transferlab.study.disk import require_study_room, room_text
+from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_study
 from transferlab.study.requests import launching
 
@@ -57,6 +58,10 @@ def sweep(
     configs = ArmConfigs(context.config_loader, config)
     study = Study(config, declaration, configs, launching(launcher, config))
     check_forgetting(config, [state.cfg for cell in study.cells for state in cell.arms])
+    if config.fetch:
+        arms = [cfg for c in study.cells for s in c.arms for cfg in (s.cfg, s.tuning_cfg)]
+        print("\n".join(fetch(arms)))  # noqa: T201 - what a person asked to have
+        return
     study.settle_metric()
     if config.dry_run:
         show_study(study)

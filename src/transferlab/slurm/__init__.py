@@ -1,0 +1,1 @@
+"""Runs as jobs of a SLURM cluster: submitted in arrays, stopped in order, followed to their end."""
