@@ -10,7 +10,10 @@ import threading
 import traceback
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from transferlab.launching import note_failure
+from transferlab.records import sha256_record
 
 
 def main(directory: Path) -> None:
@@ -20,6 +23,7 @@ def main(directory: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path.append(str(Path.cwd()))  # classes of the user's own; last, as in the parent
     try:
+        print(_told(directory, rank), flush=True)  # noqa: T201 - into its log
         from transferlab.run import execute_rank
 
         execute_rank(directory)
@@ -28,6 +32,15 @@ def main(directory: Path) -> None:
         sys.stderr.flush()
         note_failure(directory, rank, error)
         os._exit(1)  # at once: an orderly exit would wait for peers that wait for this one
+
+
+def _told(directory: Path, rank: int) -> str:
+    """Say which configuration this rank has read: all ranks of a run must name the same."""
+    read = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"), resolve=True)
+    return (
+        f"rank {rank} of {os.environ['WORLD_SIZE']}, run {directory.name}: "
+        f"configuration {sha256_record(read)[:16]}"
+    )
 
 
 def _log_to(path: Path) -> None:
