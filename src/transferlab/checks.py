@@ -49,6 +49,8 @@ BOUNDS: dict[str, Bound] = {  # key: low, high, low itself allowed
     "source.pretrain.batch_size": (1, 1e7, True),
     "study.seeds": (2, 10_000, True),
     "study.tune.seeds": (1, 1000, True),
+    "study.tune.trials": (2, 10_000, True),
+    "study.tune.batch": (1, 1000, True),
     "study.tune.extend": (0, 10, True),
     "study.tune.shots": (1, 1e9, True),
     "study.verdict.margin": (0, 1, False),

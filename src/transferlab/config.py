@@ -23,6 +23,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "study.verdict.metric": ("auto", "accuracy", "macro_recall", "auroc", "log_loss", "brier"),
     "study.verdict.scope": ("this_pool", "new_target_data"),
     "study.tune.per": ("study", "replicate"),
+    "study.tune.sampler": ("tpe", "random"),
+    "study.tune.prune": ("median",),
 }
 for _data in ("source", "target"):
     CHOICES |= {
@@ -165,6 +167,7 @@ class TrainerConfig:
     precision: str = "32-true"
     threads: int | None = None  # of one run; None leaves PyTorch's choice
     validations: int = 5  # how often validation runs, evenly over the budget
+    prune_below: list[float] | None = None  # a score a validation; a run below it stops
     log_every: int = 10  # optimiser steps
     channels_last: bool = True
     data: str = "auto"  # decoded images on the device, or streamed by workers
@@ -196,10 +199,15 @@ class TuneConfig:
     """The same trials for every arm, scored on validation alone."""
 
     grid: dict[str, list[Any]] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)  # instead: key -> a range, or choices
+    trials: int | None = None  # of a search, for every arm; None: 12
+    batch: int | None = None  # how many of them are asked for at once; None: 4
+    sampler: str | None = None  # tpe or random; None: tpe
+    prune: str | None = None  # median: stop trials below the median of earlier ones
     per: str = "study"  # one choice for all replicates, or one for each: replicate
     seeds: int | None = None  # of the one choice for all; None: 3
     shots: int | None = None  # tune every arm at this size instead of the cell's own
-    extend: int = 2  # how many values the grid may grow by at either end when an end wins
+    extend: int | None = None  # values that a grid may grow by where an end wins; None: 2
 
 
 @dataclass

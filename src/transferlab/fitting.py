@@ -21,6 +21,7 @@ from transferlab.callbacks.checkpointing import Checkpointing
 from transferlab.callbacks.cost import Cost
 from transferlab.callbacks.history import History
 from transferlab.callbacks.phases import Phases, everything
+from transferlab.callbacks.pruning import Pruning
 from transferlab.callbacks.refit import Refit
 from transferlab.callbacks.step_weights import FOLDER as STEPS
 from transferlab.callbacks.step_weights import StepWeights
@@ -49,6 +50,7 @@ class Fit:
     selected_step: int
     resumed: list[int]
     trials: list[dict[str, Any]]
+    pruned: dict[str, Any] | None
 
 
 def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Logger]) -> Fit:
@@ -83,13 +85,16 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
     cost = Cost(cfg.trainer.energy)
     best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []
     kept = [StepWeights(directory / STEPS, weights_notes(plan))] * (cfg.checkpoint.keep == "all")
+    pruning = [Pruning(history, metric, below)] if (below := cfg.trainer.prune_below) else []
     averaging, guard = replicas(cfg, len(plan.train))
     saving = Checkpointing(
         directory / FOLDER, plan.run_id, cfg.checkpoint.every_steps, cfg.checkpoint.every_minutes
     )
     frozen = not all(c.trains_backbone() for c in strategy)
     refit = [Refit(data, once=frozen)] if can_refit(module.model) else []
-    callbacks = [saving, *averaging, history, *strategy, *best, *kept, *refit, *guard, cost]
+    callbacks = [
+        saving, *averaging, history, *strategy, *best, *kept, *pruning, *refit, *guard, cost,
+    ]  # fmt: skip
     trainer = make_trainer(cfg, callbacks, loggers, directory)
     resume = last_checkpoint(directory / FOLDER, plan.run_id)
     train(trainer, module, data, strategy, weights, resume)
@@ -97,6 +102,7 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         trainer, module, data, history, cost,
         best[0].step or trainer.global_step if best else trainer.global_step, saving.resumed,
         [trial for callback in strategy for trial in callback.trials()],
+        pruning[0].pruned if pruning else None,
     )  # fmt: skip
 
 

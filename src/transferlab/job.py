@@ -21,19 +21,25 @@ from transferlab.study.forecast import show_run
 from transferlab.study.requests import serve
 
 
-def job(cfg: DictConfig) -> None:
-    """Make the runs of a request, or the one run that was composed."""
+def job(cfg: DictConfig) -> float | None:
+    """Make the runs of a request, or the one run that was composed.
+
+    Returns:
+        the validation score of the one run, for sweepers that are not ours: higher is better, and
+        0 where it has none. None after a request, a dry run or an error.
+    """
     outcome.started = True
     if cfg.request is not None:
         serve(Path(cfg.request))
-        return
+        return None
     try:
-        _single(cfg)
+        return _single(cfg)
     except Exception as error:  # it is raised again past Hydra
         outcome.error = error
+        return None
 
 
-def _single(cfg: DictConfig) -> None:
+def _single(cfg: DictConfig) -> float | None:
     with open_dict(cfg):
         cfg.study = None
         searching, cfg.find_lr = cfg.find_lr, False  # the run itself, and its source, train
@@ -45,24 +51,26 @@ def _single(cfg: DictConfig) -> None:
     check_output(Path(cfg.output_dir))
     if cfg.fetch:
         print("\n".join(fetch([cfg])))  # noqa: T201 - what a person asked to have
-        return
+        return None
     plan = plan_run(cfg)
     if searching:
         show_search(plan)
-        return
+        return None
     if cfg.dry_run:
         show_run(plan)
-        return
+        return None
     needed = kept_bytes(plan, cfg.checkpoint.keep or cfg.checkpoint.select) + passing_bytes(plan)
     if made(plan) is None:
         require_room({plan.directory: needed}, f"run {plan.run_id}")
     record = execute(plan) if settings is None else submit_run(plan, settings)
     if record is None:
-        return
+        return None
     show(plan, record)
     if record["status"] != "done":
         log = record.get("log") or plan.directory / "metrics.jsonl"
         outcome.failure = f"run {plan.run_id} {record['status']}: {record['reason']}. See {log}."
+    validation = (record.get("metrics") or {}).get("validation") or {}
+    return float(validation.get(record["metric"]) or 0.0)
 
 
 def show_search(plan: Plan) -> None:

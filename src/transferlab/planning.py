@@ -145,6 +145,7 @@ def source_config(cfg: DictConfig) -> DictConfig:
         "study": None,
         "request": None,
         "checkpoint": whole["checkpoint"] | {"keep": "last", "select": "last"},
+        "trainer": whole["trainer"] | {"prune_below": None},
     }
     config: DictConfig = OmegaConf.create(whole)
     return config
@@ -250,7 +251,10 @@ def _execution(cfg: DictConfig) -> dict[str, Any]:
     Micro-batches have norm statistics and dropout of their own; a compiled step rounds otherwise.
     """
     plain = {"accumulate": 1, "compile": False, "sync_norms": False}
-    return {key: cfg.trainer[key] for key, value in plain.items() if cfg.trainer[key] != value}
+    found = {key: cfg.trainer[key] for key, value in plain.items() if cfg.trainer[key] != value}
+    if cfg.trainer.prune_below is not None:  # with none yet too: what comes after rests on it
+        found["prune_below"] = [cfg.trainer.validations, list(cfg.trainer.prune_below)]
+    return found
 
 
 def _steps(cfg: DictConfig, images: int) -> int:

@@ -13,7 +13,10 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from omegaconf import OmegaConf
+
 from transferlab.launching import note_failure, note_stop
+from transferlab.records import sha256_record
 from transferlab.redaction import redacted
 from transferlab.stopping import Stopped, stopping
 
@@ -25,6 +28,7 @@ def main(directory: Path) -> None:
     threading.Thread(target=_heed_parent, daemon=True).start()
     sys.path.append(str(Path.cwd()))  # classes of the user's own; last, as in the parent
     try:
+        print(_told(directory, rank), flush=True)  # noqa: T201 - into its log
         from transferlab.run import execute_rank
 
         execute_rank(directory)
@@ -38,6 +42,15 @@ def main(directory: Path) -> None:
         sys.stderr.flush()
         note_failure(directory, rank, error)
         os._exit(1)  # at once: an orderly exit would wait for peers that wait for this one
+
+
+def _told(directory: Path, rank: int) -> str:
+    """Say which configuration this rank has read: all ranks of a run must name the same."""
+    read = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"), resolve=True)
+    return (
+        f"rank {rank} of {os.environ['WORLD_SIZE']}, run {directory.name}: "
+        f"configuration {sha256_record(read)[:16]}"
+    )
 
 
 def _log_to(path: Path) -> None:

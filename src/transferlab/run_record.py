@@ -86,6 +86,7 @@ def header(plan: Plan) -> Record:
         "n_test": len(data.splits.test),
         "metric": choose_metric(cfg.metric.name, data.store.labels, len(data.store.classes)),
         "curve": [],
+        "pruned": None,
         "baselines": None,
         "split_sha256": data.splits.sha256,
         "test_ids_sha256": sha256("\n".join(test_ids)),
@@ -163,6 +164,7 @@ def measure(plan: Plan, fitted: Fit) -> Record:
         "metrics": no_metrics() | found | ({"also_test": further} if further else {}),
         "weights": weights,
         "selected_step": fitted.selected_step,
+        "pruned": fitted.pruned,
         "resumed_at_steps": fitted.resumed,
         "trials": fitted.trials,
         "n_trials": max(len(fitted.trials), 1),  # one where nothing was compared

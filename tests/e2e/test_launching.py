@@ -181,3 +181,102 @@ def test_a_study_in_workers_starts_ranks_of_its_own(
     assert [r["world_size"] for r in records] == [2, 2]
     assert {r["seed"] for r in records} == {0, 1}
     assert {r["status"] for r in records} <= {"done", "diverged"}
+
+
+def told(folder: Path) -> dict[str, list[str]]:
+    """What each rank of every run says that it was configured with, by run."""
+    return {
+        run.name: [
+            next(line for line in log.read_text().splitlines() if line.startswith("rank "))
+            for log in sorted(run.glob("log/rank*.log"))
+        ]
+        for run in (folder / "runs").iterdir()
+    }
+
+
+def one_configuration_each(folder: Path, ranks: int = 2) -> int:
+    """Check that the ranks of a run read one configuration, no two runs the same; count them."""
+    found = told(folder)
+    hashes = set()
+    for run, lines in found.items():
+        assert [line.partition(":")[0] for line in lines] == [
+            f"rank {k} of {ranks}, run {run}" for k in range(ranks)
+        ]
+        (own,) = {line.rpartition(" ")[2] for line in lines}
+        hashes.add(own)
+    assert len(hashes) == len(found)
+    return len(found)
+
+
+SHORT = ("trainer.accelerator=cpu", "strategy=scratch", "source=none", "budget.steps=4")
+
+
+@pytest.mark.parametrize(("devices", "launcher"), [("1,2", "basic"), ("2,1", "joblib")])
+def test_devices_may_vary_from_run_to_run(
+    devices: str, launcher: str, cli: Cli, program: Cli, place: Path,
+    overrides: Callable[..., tuple[str, ...]],
+) -> None:  # fmt: skip
+    before = rank_variables()
+    jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
+    # workers outlive a command in this process, and with them the folder that they began in
+    result = (program if jobs else cli)(
+        "run", "-m", "seed=0,1,2", f"trainer.devices={devices}", f"hydra/launcher={launcher}",
+        *jobs, *overrides(*SHORT, "name=six"),
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    records = [json.loads(p.read_text()) for p in place.glob("outputs/six/runs/*/run.json")]
+    assert sorted((r["seed"], r["world_size"]) for r in records) == [
+        (seed, size) for seed in (0, 1, 2) for size in (1, 2)
+    ]
+    assert {r["status"] for r in records} <= {"done", "diverged"}
+    for record in records:
+        logs = place.glob(f"outputs/six/runs/{record['run_id']}/log/rank?.log")
+        assert len(list(logs)) == (2 if record["world_size"] == 2 else 0)
+        assert record["curve"][-1]["step"] == 4
+    assert rank_variables() == before
+    assert not ranks_of(place)
+
+
+def test_a_run_that_is_asked_for_twice_is_made_once(
+    cli: Cli, place: Path, overrides: Callable[..., tuple[str, ...]]
+) -> None:
+    line = ("run", "-m", "seed=0", "trainer.devices=1,2,1", *overrides(*SHORT, "name=twice"))
+    result = cli(*line)
+    assert result.code == 0, result.err
+    assert "trainer.devices=1 was asked for more than once" in result.err
+    records = [json.loads(p.read_text()) for p in place.glob("outputs/twice/runs/*/run.json")]
+    assert sorted(r["world_size"] for r in records) == [1, 2]
+    study = json.loads((place / "outputs/twice/study.json").read_text())
+    assert [cell["id"] for cell in study["cells"]] == ["trainer.devices=1", "trainer.devices=2"]
+
+
+def test_ranks_of_every_run_of_a_grid_read_one_configuration(
+    cli: Cli, place: Path, overrides: Callable[..., tuple[str, ...]]
+) -> None:
+    line = ("run", "-m", "optimizer.lr=0.01,0.02", "trainer.devices=2", "seed=0,1")
+    result = cli(*line, *(o for o in overrides(*SHORT, "name=grid") if "lr=" not in o))
+    assert result.code == 0, result.err
+    assert one_configuration_each(place / "outputs/grid") == 4
+
+
+def test_a_rank_that_fails_ends_its_run_and_the_sweep_goes_on(
+    cli: Cli, place: Path, overrides: Callable[..., tuple[str, ...]]
+) -> None:
+    (place / "unlucky.py").write_text(
+        BROKEN.replace("trainer.global_step == 2", "pl_module.seed == 1")
+    )
+    before = rank_variables()
+    node = "+strategy.callbacks.broken._target_=unlucky.Raises"
+    result = cli("run", "-m", "seed=0,1,2", *overrides(node, *TWO, "strategy=fine_tune"))
+    assert result.code == 1, result.err  # two of three is less than four fifths
+    assert "out of luck (rank 1)" in result.err
+    records = {}
+    for path in place.glob("outputs/two/runs/*/run.json"):
+        record = json.loads(path.read_text())
+        records[record["seed"]] = record
+    assert {seed: r["status"] == "failed" for seed, r in records.items()} == {
+        0: False, 1: True, 2: False,
+    }  # fmt: skip
+    assert records[1]["reason"] == "RuntimeError: out of luck (rank 1)"
+    assert rank_variables() == before
+    assert not ranks_of(place)

@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ hydra: {{mode: MULTIRUN}}
 study:
   cells: {cells}
   arms: {arms}
-  tune: {{grid: {grid}, seeds: 2}}
+  tune: {tune}
   seeds: 3
 """
 
@@ -42,11 +43,13 @@ def declare(
     arms: str = "{source: [glyphs], strategy: [fine_tune]}",
     cells: str = "{}",
     grid: str = "{optimizer.lr: [0.01, 0.1]}",
+    tune: str | None = None,
 ) -> None:
     """Write a study into the working directory's own configuration folder."""
     path = Path("conf/experiment") / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(STUDY.format(arms=arms, cells=cells, grid=grid))
+    tune = tune or f"{{grid: {grid}, seeds: 2}}"
+    path.write_text(STUDY.format(arms=arms, cells=cells, tune=tune))
 
 
 COMMANDS = {
@@ -411,6 +414,40 @@ STUDIES: dict[str, tuple[dict[str, str], Wrong]] = {
     "verdict key": ({}, Wrong("study.verdict.margn=1", ("margn", "study.verdict.margin"))),
     "no parts to leave out": ({}, Wrong("study.leave_one_out=true", ("composed", "source.parts"))),
     "metric": ({}, Wrong("study.verdict.metric=f1", ("metric=f1", "macro_recall"))),
+    "trials of a grid": ({}, Wrong("study.tune.trials=9", ("study.tune.trials=9", "search"))),
+    "pruning of a grid": ({}, Wrong("study.tune.prune=median", ("prune=median", "search"))),
+}
+RATES = "optimizer.lr: {low: 0.001, high: 0.1, log: true}"
+SEARCHES: dict[str, tuple[str, Wrong]] = {
+    "grid and search": ("grid: {optimizer.lr: [0.1]}", Wrong("", ("grid and a search", "one of"))),
+    "extend": ("extend: 1", Wrong("", ("study.tune.extend=1", "study.tune.grid"))),
+    "per replicate": ("per: replicate", Wrong("", ("study.tune.per=replicate", "grid"))),
+    "own best": ("", Wrong("study.own_best=[6,12]", ("study.own_best=[6, 12]", "grid"))),
+    "sampler": ("sampler: cmaes", Wrong("", ("sampler=cmaes", "random, tpe"))),
+    "pruner": ("prune: mean", Wrong("", ("prune=mean", "median"))),
+    "one trial": ("trials: 1", Wrong("", ("study.tune.trials=1", "[2,"))),
+    "no batch": ("batch: 0", Wrong("", ("study.tune.batch=0", "[1,"))),
+    "one validation": (
+        "prune: median",
+        Wrong("trainer.validations=1", ("trainer.validations=1", "trainer.validations=5")),
+    ),
+    "many fits": (
+        "prune: median",
+        Wrong("study.arms.strategy=[auto_depth]", ("strategy=auto_depth", "prune=null")),
+    ),
+    "stopped by another score": (
+        "prune: median",
+        Wrong("study.verdict.metric=log_loss", ("by accuracy", "chooses by log_loss")),
+    ),
+}
+SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "typo": ("optimizer.lrr: {low: 0.1, high: 0.2}", ("'optimizer.lrr'", "nearest: optimizer.lr")),
+    "range": ("optimizer.lr: {low: 0.1}", ("optimizer.lr", "high: 1e-1")),
+    "key of a range": ("optimizer.lr: {low: 0.1, high: 1.0, lgo: true}", ("'lgo'", "log")),
+    "ends": ("optimizer.lr: {low: 0.1, high: 0.01}", ("low=0.1", "below high")),
+    "value": ("optimizer.lr: [0.1, fast]", ("'fast'", "number")),
+    "end out of bounds": ("optimizer.lr: {low: -0.5, high: 0.5}", ("optimizer.lr=-0.5", "(0,")),
+    "budget": ("budget.steps: [5, 10]", ("study.tune.search.budget.steps", "equal steps")),
 }
 
 
@@ -486,6 +523,35 @@ def test_a_wrong_study_is_named_before_anything_runs(
     declare("wrong", **declared)
     judge(cli("run", "experiment=wrong", *wrong.line.split()), wrong)
     assert not list((place / "outputs").rglob("config.yaml"))
+
+
+needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="optuna is missing")
+
+
+@needs_optuna
+@pytest.mark.parametrize(("tune", "wrong"), SEARCHES.values(), ids=SEARCHES.keys())
+def test_a_wrong_search_is_named_before_anything_runs(
+    tune: str, wrong: Wrong, cli, place: Path
+) -> None:
+    declare("wrong", tune=f"{{search: {{{RATES}}}, {tune}}}")
+    judge(cli("run", "experiment=wrong", *wrong.line.split()), wrong)
+    assert not list((place / "outputs").rglob("config.yaml"))
+
+
+@needs_optuna
+@pytest.mark.parametrize(("space", "holds"), SPACES.values(), ids=SPACES.keys())
+def test_a_wrong_space_is_named_before_anything_runs(
+    space: str, holds: tuple[str, ...], cli, place: Path
+) -> None:
+    declare("wrong", tune=f"{{search: {{{space}}}}}")
+    judge(cli("run", "experiment=wrong"), Wrong("", holds))
+    assert not list((place / "outputs").rglob("config.yaml"))
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="optuna is there")
+def test_a_search_without_optuna_says_how_to_get_it(cli, place: Path) -> None:
+    declare("wrong", tune=f"{{search: {{{RATES}}}}}")
+    judge(cli("run", "experiment=wrong"), Wrong("", ("optuna 4", "pip install", "grid")))
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,7 @@ def _arm(cell: Cell, arm: Arm) -> Record:
             "trials": arm.trials,
             "trials_in_runs": arm.trials_in_runs,
             "grid": arm.tuning.get("grid") or {},
+            "search": arm.tuning.get("search"),
             "seeds": list(arm.tuning.get("seeds") or []),
         },
         "runs": [

@@ -114,13 +114,13 @@ def compared(cell: Cell) -> Table:
     rows = []
     for arm in cell.arms:
         tuning = arm.tuning
-        settings = ", ".join(f"{key}={value}" for key, value in arm.settings.items()) or NOTHING
+        settings = ", ".join(f"{k}={_setting(v)}" for k, v in arm.settings.items()) or NOTHING
         edge = "yes" if tuning.get("rate_at_edge") else "no" if tuning else NOTHING
         rows.append(
             [
                 arm_name(arm),
                 settings,
-                str(arm.trials) if tuning else "not tuned",
+                _trials(arm),
                 str(arm.trials_in_runs),
                 edge,
                 spans(tuning.get("seeds", [])),
@@ -130,9 +130,21 @@ def compared(cell: Cell) -> Table:
                 short(next(iter(arm.runs.values())).get("source_id")) if arm.runs else NOTHING,
             ]
         )
-    head = ["arm", "settings", "trials", "trials in a run", "best rate at the grid's end"]
+    head = ["arm", "settings", "trials", "trials in a run", "best rate at an end"]
     head += ["tuned on seeds", "replicated on seeds", "steps", "batch", "source's id"]
     return Table(head, rows, words=2)
+
+
+def _trials(arm: Arm) -> str:
+    """How many fits tuning was given, and how many of them it stopped early."""
+    if not arm.tuning:
+        return "not tuned"
+    stopped = int(arm.tuning.get("pruned") or 0)
+    return f"{arm.trials}, {stopped} stopped early" if stopped else str(arm.trials)
+
+
+def _setting(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def shared(cell: Cell) -> list[tuple[str, str]]:

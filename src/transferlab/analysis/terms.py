@@ -53,8 +53,8 @@ REASONS = {
     "identical_predictions": "both arms gave the same answer on every test image",
     "unstable_arm": "one arm's runs diverge much more often than the other's, so the mean of those "
     "that survived says little",
-    "rate_at_edge": "an arm's best learning rate lies at the end of its grid, and a better one "
-    "beyond it could overturn this; widen the grid",
+    "rate_at_edge": "an arm's best learning rate lies at the end of its grid or range, and a "
+    "better one beyond it could overturn this; widen it",
     "few_tuning_seeds": "the settings were tuned once, on fewer than three seeds, and serve every "
     "replicate: their luck would count as an effect; tune on three seeds, or in each replicate",
     "untuned": "no arm was tuned, so a difference may only be one of learning rates that suit one "
@@ -63,7 +63,7 @@ REASONS = {
 
 FLAGS = {
     "few_replicates": "fewer than 5 pairs: the interval holds, but it is wide and rests on little",
-    "rate_at_edge": "an arm's best learning rate lies at the end of its grid",
+    "rate_at_edge": "an arm's best learning rate lies at the end of its grid or range",
     "untuned": "learning rates were set, not tuned",
     "few_tuning_seeds": "settings that serve every replicate were tuned on fewer than three seeds",
     "validation_shared": "every replicate was tuned on the same validation images, so the luck of "
@@ -77,8 +77,8 @@ FLAGS = {
     "differ",
     "detectable_sign": "the difference is real but too small to matter: it lies inside the margin",
     "maybe_within_margin": "the direction is clear, the size is not: it may lie inside the margin",
-    "control_at_edge": "the control's best learning rate lies at the end of its grid, so who is to "
-    "blame is less sure",
+    "control_at_edge": "the control's best learning rate lies at the end of its grid or range, so "
+    "who is to blame is less sure",
     "unstable_arm": "one arm's runs diverged much more often than the other's",
     "diverged_runs": "some runs diverged; their pairs are left out of the interval",
     "sensitive_to_failures": "counting the diverged runs at chance level would change the verdict",

@@ -50,7 +50,12 @@ def main(argv: list[str]) -> int:
     register()
     folders = [config_folder(), *user_folders(argv)]
     overrides = _checked(argv, folders)
-    _compose_and_call(overrides, folders)
+    try:
+        _compose_and_call(overrides, folders)
+    except Exception:
+        if outcome.error is not None:  # a sweeper that is not ours stopped for want of a score
+            raise outcome.error from None
+        raise
     if outcome.error is not None:
         raise outcome.error
     if outcome.failure is not None:

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from transferlab.building import build
+from transferlab.callbacks.auto_depth import AutoDepth
 from transferlab.checks import check, check_values
 from transferlab.errors import UserError
+from transferlab.study.asking import require_optuna
 from transferlab.study.composition import point
-from transferlab.study.declaration import TUNING_SEED
+from transferlab.study.declaration import TUNING_SEED, plain
+from transferlab.study.space import read_space
 from transferlab.study.tuning import Settings
 
 
@@ -32,10 +36,73 @@ def check_study(cfg: DictConfig) -> None:
             f"study.tune.seeds={study.tune.seeds} with study.tune.per=replicate: each replicate "
             "is tuned on its own seed. Set study.tune.seeds=null."
         )
+    if study.tune is not None:
+        _check_search(cfg)
     _check_own_best(cfg)
     for key, values in (study.tune.grid if study.tune is not None else {}).items():
         if not values:
             raise UserError(f"study.tune.grid.{key} is an empty list: give at least one value.")
+
+
+def _check_search(cfg: DictConfig) -> None:
+    """A search is declared beside no grid, and what belongs to one of the two is set for it."""
+    tune = cfg.study.tune
+    if not tune.search:
+        for key in ("trials", "batch", "sampler", "prune"):
+            if tune[key] is not None:
+                raise UserError(
+                    f"study.tune.{key}={tune[key]} belongs to study.tune.search, and this study "
+                    f"has none. Leave out study.tune.{key}, or declare what to search."
+                )
+        return
+    if tune.grid:
+        raise UserError("study.tune has a grid and a search: give one of the two.")
+    of_a_grid = {
+        "tune.extend": (tune.extend, tune.extend is not None),
+        "tune.per": (tune.per, tune.per == "replicate"),
+        "own_best": (list(cfg.study.own_best), bool(cfg.study.own_best)),
+    }
+    for key, (value, given) in of_a_grid.items():
+        if given:
+            raise UserError(
+                f"study.{key}={value} goes with study.tune.grid, not with a search. "
+                f"Leave out study.{key}, or give a grid."
+            )
+    _check_space(tune)
+
+
+def _check_space(tune: DictConfig) -> None:
+    for key in read_space(plain(tune.search)):
+        if key.partition(".")[0] in ("budget", "seed"):
+            raise UserError(
+                f"study.tune.search.{key}: arms are compared at equal steps and seeds. "
+                "Search something else."
+            )
+    require_optuna()
+
+
+def check_pruning(configs: Sequence[DictConfig]) -> None:
+    """Refuse to prune runs that validate once, or that make several fits."""
+    for cfg in configs:
+        if cfg.trainer.validations < 2:
+            raise UserError(
+                f"study.tune.prune=median with trainer.validations={cfg.trainer.validations}: a "
+                "run is compared at a validation before its last. Set trainer.validations=5."
+            )
+        if any(isinstance(build(node), AutoDepth) for node in cfg.strategy.callbacks.values()):
+            raise UserError(
+                f"study.tune.prune=median with strategy={cfg.strategy.name}: it makes several fits "
+                "a run, which have no common curve. Set study.tune.prune=null."
+            )
+
+
+def check_pruned_by(own: str, metric: str) -> None:
+    """Refuse to stop runs by another score than the one that chooses among them."""
+    if own != metric:
+        raise UserError(
+            f"study.tune.prune=median stops runs by {own}, and this study chooses by {metric}. "
+            f"Set study.tune.prune=null, or study.verdict.metric={own}."
+        )
 
 
 def _check_own_best(cfg: DictConfig) -> None:

@@ -18,13 +18,15 @@ from transferlab.planning import Plan, plan_run, plan_source
 from transferlab.records import FORMAT, clear_leftovers, write_json
 from transferlab.scouting.arms import predict_arms
 from transferlab.split_data import data_name
-from transferlab.study.checking import check_grid
+from transferlab.study.checking import check_grid, check_pruned_by, check_pruning
 from transferlab.study.composition import ArmConfigs, point
 from transferlab.study.declaration import Cell, Declaration, plain
 from transferlab.study.progress import Display
 from transferlab.study.requests import Launching, launch, outcomes
 from transferlab.study.roster import Excluded, with_controls, with_parts_left_out, with_scratch
-from transferlab.study.state import ArmState, CellState, study_record
+from transferlab.study.searching import Searcher
+from transferlab.study.space import corners, read_space
+from transferlab.study.state import ArmState, CellState, study_record, trials_of
 from transferlab.study.tuner import Tuner
 from transferlab.study.tuning import Settings, points
 
@@ -48,11 +50,16 @@ class Study:
         self.planned = 0
         """Runs that are known to come, for whoever looks on; 0 once all have been asked for."""
         if declaration.tuned:
-            self._tuner = Tuner(cfg.study.tune, self._plan_trial, self._wave, self._expect)
+            self._tuner = self._make_tuner(cfg.study.tune)
         rules: Any = cfg.study.exclude if cfg.study is not None else []
         self._excluded = Excluded([plain(rule) for rule in rules])
         self.cells = [self._cell(cell, configs) for cell in declaration.cells]
         self._excluded.require_used()
+
+    def _make_tuner(self, tune: DictConfig) -> Tuner | Searcher:
+        if tune.search:
+            return Searcher(tune, self.folder, self._plan_trial, self._wave)
+        return Tuner(tune, self._plan_trial, self._wave, self._expect)
 
     def conduct(self) -> None:
         """Make every run that is missing and keep ``study.json`` up to date."""
@@ -185,16 +192,25 @@ class Study:
         grid = {str(key): list(values) for key, values in grid.items()}
         if cell.own_best:
             grid["budget.steps"] = list(cell.own_best)
-        if grid:
-            check_grid([state.tuning_cfg for state in states], points(grid))
-        return CellState(cell, states, grid)
+        space = read_space(plain(tune.search)) if tune is not None else {}
+        if grid or space:
+            tried = corners(space) if space else points(grid)
+            check_grid([state.tuning_cfg for state in states], tried)
+        if tune is not None and tune.prune is not None:
+            check_pruning([state.tuning_cfg for state in states])
+        return CellState(cell, states, grid, space)
 
     def _planned(self) -> int:
         """Count the tuning runs and replicates that are known before anything runs."""
         first, tuning = self.looks()[0], self.tuning_seeds()
         return sum(
-            len(cell.arms) * (first + len(points(cell.grid)) * tuning) for cell in self.cells
+            len(cell.arms) * (first + (self.trials(cell) * tuning if tuning else 0))
+            for cell in self.cells
         )
+
+    def trials(self, cell: CellState) -> int:
+        """Return how many settings every arm of a cell tries before the grid grows, if it does."""
+        return trials_of(cell, self.cfg.study.tune) if self.declaration.tuned else 0
 
     def tuning_seeds(self) -> int:
         """Return how many seeds each point of the grid is fitted on before the first look."""
@@ -211,8 +227,14 @@ class Study:
                     plans[plan.run_id] = plan
         return list(plans.values())
 
-    def _plan_trial(self, state: ArmState, seed: int, settings: Settings) -> Plan:
-        return self._plan(state.tuning_cfg, seed, "tune", settings)
+    def _plan_trial(
+        self, state: ArmState, seed: int, settings: Settings, below: list[float] | None = None
+    ) -> Plan:
+        cfg = state.tuning_cfg
+        if below is not None:
+            cfg = cfg.copy()
+            cfg.trainer.prune_below = below
+        return self._plan(cfg, seed, "tune", settings)
 
     def _expect(self, more: int) -> None:
         self.planned += more
@@ -226,7 +248,8 @@ class Study:
         first = seed == self.declaration.seeds[0]
         if purpose == "tune" or (cfg.checkpoint.keep is None and not first):
             cfg.checkpoint.keep = "none"  # one replicate's weights an arm are enough to look at
-        if purpose == "tune" and cfg.checkpoint.select == "last":
+        watched = cfg.checkpoint.select != "last" or cfg.trainer.prune_below is not None
+        if purpose == "tune" and not watched:
             cfg.trainer.validations = 1  # nobody looks at the curve of a tuning run
         return plan_run(cfg)
 
@@ -244,6 +267,9 @@ class Study:
             if self.cfg.study is not None and self.cfg.study.verdict.metric != "auto":
                 wanted = self.cfg.study.verdict.metric
             cell.metric = choose_metric(wanted, store.labels, len(store.classes))
+            if cell.space and self.cfg.study.tune.prune is not None:
+                own = choose_metric(cfg.metric.name, store.labels, len(store.classes))
+                check_pruned_by(own, cell.metric)
             times = imbalance(store.labels, len(store.classes))
             self._balance[data_name(cfg.target)] = (
                 f"{len(store)} images, {len(store.classes)} classes, the largest {times:.1f} times "
@@ -254,6 +280,8 @@ class Study:
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         for name, balance in self._balance.items():
             console.print(f"{escape(name)}: {balance}")
+        for cell in self.declaration.repeated:
+            console.print(f"{escape(cell)} was asked for more than once: its runs are made once")
 
 
 def _interleaved(plans: Sequence[Plan], seeds: int) -> list[Plan]:

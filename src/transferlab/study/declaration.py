@@ -63,13 +63,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Declaration:
-    """Cells x arms x seeds, and the overrides that all share."""
+    """Cells x arms x seeds, and the overrides that all share.
+
+    Attributes:
+        repeated: ids of cells that were asked for more than once; each is made once.
+    """
 
     shared: tuple[str, ...]
     cells: tuple[Cell, ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     tuned: bool
+    repeated: tuple[str, ...] = ()
 
 
 def declare(cfg: DictConfig, overrides: Sequence[Override]) -> Declaration:
@@ -93,7 +98,8 @@ def declare(cfg: DictConfig, overrides: Sequence[Override]) -> Declaration:
         arms = _arms(plain(study.arms), of_arms)
     else:
         arms = _crossed_arms(of_arms)
-    cells = _cells(of_cells)
+    asked = _cells(of_cells)
+    cells = tuple({cell.overrides: cell for cell in asked}.values())
     if study is not None and study.get("own_best"):
         cells = tuple(beside for cell in cells for beside in (cell, _own_best(cell, study)))
     return Declaration(
@@ -101,7 +107,8 @@ def declare(cfg: DictConfig, overrides: Sequence[Override]) -> Declaration:
         cells=cells,
         arms=arms,
         seeds=seeds,
-        tuned=study is not None and study.tune is not None and bool(study.tune.grid),
+        tuned=study is not None and study.tune is not None and _tries(study.tune),
+        repeated=tuple(cell.id for cell in cells if asked.count(cell) > 1),
     )
 
 
@@ -121,6 +128,10 @@ def _written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def _tries(tune: DictConfig) -> bool:
+    return bool(tune.get("grid") or tune.get("search"))
 
 
 def _values(swept: Override) -> list[Any]:

@@ -20,7 +20,9 @@ from transferlab.stats.power import smallest_difference, typical_item_variance
 from transferlab.study.composition import is_frozen, point
 from transferlab.study.conduct import Study
 from transferlab.study.disk import room_text
+from transferlab.study.space import corners
 from transferlab.study.state import ArmState, CellState
+from transferlab.study.tuning import points
 
 ASSUMED_ACCURACY = 0.85
 ASSUMED_RUN_SD = 0.02
@@ -135,11 +137,9 @@ def show_study(study: Study) -> None:
 
 
 def _runs(study: Study, cell: CellState, state: ArmState) -> tuple[int, list[Plan]]:
-    grid = 1
-    for values in cell.grid.values():
-        grid *= len(values)
-    tuning = grid * study.tuning_seeds() if study.declaration.tuned else 0
-    settings = {key: values[0] for key, values in cell.grid.items()}
+    tuning = study.trials(cell) * study.tuning_seeds()
+    tried = corners(cell.space) if cell.space else points(cell.grid)
+    settings = dict(tried[0])
     plans = [
         plan_run(point(state.cfg, seed, "replicate", settings)) for seed in study.declaration.seeds
     ]

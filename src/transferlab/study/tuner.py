@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from transferlab.planning import Plan
+from transferlab.records import Record
 from transferlab.stats.metrics import LOWER_IS_BETTER
 from transferlab.study.requests import outcomes
 from transferlab.study.state import ArmState, CellState, tuning_seeds
 from transferlab.study.tuning import Settings, choose, extended, points
+
+EXTEND = 2
+"""How many values a grid may grow by at either end, where a study names no other number."""
 
 
 @dataclass
@@ -46,13 +50,14 @@ class Tuner:
         first = cell.arms[0].choice is None
         if not first and not self.per_replicate:
             return
-        for growth in range(self.tune.extend + 1):
+        extend = EXTEND if self.tune.extend is None else self.tune.extend
+        for growth in range(extend + 1):
             self._score(cell, replicates if self.per_replicate else tuning_seeds(self.tune))
             for state in cell.arms:
                 scores = {point: list(found.values()) for point, found in state.scores.items()}
                 state.choice = choose(cell.grid, scores)
             larger = extended(cell.grid, [s.choice for s in cell.arms if s.choice is not None])
-            if larger is None or growth == self.tune.extend or not first:
+            if larger is None or growth == extend or not first:
                 break
             more = len(points(larger)) - len(points(cell.grid))
             self.expect(more * len(cell.arms) * self.seeds(len(replicates)))
@@ -82,14 +87,16 @@ class Tuner:
         plans = [plan for _, _, _, plan in wave]
         self.wave(f"tuning {cell.cell.id}", plans)
         for (state, settings, seed, plan), record in zip(wave, outcomes(plans), strict=True):
-            found = ((record or {}).get("metrics") or {}).get("validation") or {}
-            score = _oriented(found.get(cell.metric), cell.metric)
-            state.scores.setdefault(settings, {})[seed] = score
+            state.scores.setdefault(settings, {})[seed] = score_of(record or {}, cell.metric)
             state.tuning_runs.append(plan.run_id)
 
 
-def _oriented(score: float | None, metric: str) -> float:
-    """Return a score of which more is better; a run without one is worse than any other."""
+def score_of(record: Record, metric: str) -> float:
+    """Return a run's score on validation, of which more is better.
+
+    A run without one is worse than any other.
+    """
+    score = ((record.get("metrics") or {}).get("validation") or {}).get(metric)
     if metric in LOWER_IS_BETTER:
         return -math.inf if score is None or math.isnan(score) else -score
     return math.nan if score is None else score

@@ -39,17 +39,16 @@ def choose(grid: Mapping[str, Sequence[Any]], scores: Mapping[Settings, Sequence
         scores: point -> one score a tuning seed, higher is better; NaN counts as 0, the worst of
             a share.
     """
-    best = max(points(grid), key=lambda point: _mean(scores[point]))  # max keeps the first of ties
-    edges = {}
-    for key, value in best:
-        values = _ordered(grid[key])
-        if not _numeric(values):
-            continue
-        if value == values[-1]:
-            edges[key] = "high"
-        elif value == values[0]:
-            edges[key] = "low"
-    return Choice(best, edges)
+    best = max(points(grid), key=lambda point: mean_score(scores[point]))  # keeps the first of ties
+    return Choice(best, {key: end for key, value in best if (end := end_of(grid[key], value))})
+
+
+def end_of(values: Sequence[Any], value: Any) -> str | None:
+    """Return the end of a list of numbers that a value is: ``low``, ``high`` or None."""
+    ordered = _ordered(values)
+    if not _numeric(ordered):
+        return None
+    return "high" if value == ordered[-1] else "low" if value == ordered[0] else None
 
 
 def is_budget(key: str) -> bool:
@@ -93,7 +92,8 @@ def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_score(values: Sequence[float]) -> float:
+    """Return the mean of scores of which NaN counts as 0."""
     known = [0.0 if math.isnan(value) else value for value in values]
     return sum(known) / len(known) if known else 0.0
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from transferlab.records import sha256_record, write_json
+from transferlab.records import recorded, sha256_record, write_json
 from transferlab.slurm.job import _failed, _record_death
-from transferlab.slurm.tasks import Task, own_task, recorded, write_tasks
+from transferlab.slurm.tasks import Task, own_task, write_tasks
 
 
 def test_pending_are_runs_without_a_record_or_with_one_to_replace(tmp_path: Path) -> None:

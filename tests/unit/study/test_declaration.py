@@ -57,6 +57,18 @@ def test_a_grid_becomes_arms_cells_and_seeds() -> None:
     assert made.arms[-1].overrides == ("strategy=fine_tune",)
 
 
+def test_a_cell_that_is_asked_for_twice_is_one() -> None:
+    made = declared(None, "trainer.devices=1,2,1")
+    assert [cell.values for cell in made.cells] == [{"trainer.devices": n} for n in (1, 2)]
+    assert made.repeated == ("trainer.devices=1",)
+
+
+def test_folders_of_one_name_stay_two_cells() -> None:
+    made = declared(None, "target.root=a/scans,b/scans")
+    assert len(made.cells) == 2
+    assert made.repeated == ()
+
+
 def test_ranges_are_swept_too() -> None:
     assert declared(None, "seed=range(4)").seeds == (0, 1, 2, 3)
 
