@@ -71,10 +71,14 @@ def declare(place: Path) -> None:
         path.write_text(text)
 
 
-def start(place: Path, log: str) -> "subprocess.Popen[bytes]":
+def start(place: Path, log: str, cache: Path) -> "subprocess.Popen[bytes]":
     with (place / log).open("wb") as stream:
         return subprocess.Popen(
-            [PROGRAM, "run", "experiment=short"], cwd=place, stdout=stream, stderr=stream
+            [PROGRAM, "run", "experiment=short"],
+            cwd=place,
+            env=os.environ | {"TRANSFERLAB_CACHE": str(cache)},
+            stdout=stream,
+            stderr=stream,
         )
 
 
@@ -96,21 +100,24 @@ def twin(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """The study, made without a disturbance, with its cache."""
     place = tmp_path_factory.mktemp("twin")
     declare(place)
-    with start(place, "log") as driver:
+    with start(place, "log", shared_cache) as driver:
         assert driver.wait() == 0, (place / "log").read_text()
     assert {record["status"] for record in records(place).values()} == {"done"}
     return place
 
 
-def test_two_drivers_at_once_make_every_run_once(twin: Path, place: Path) -> None:
+def test_two_drivers_at_once_make_every_run_once(
+    twin: Path, place: Path, fresh_cache: Path
+) -> None:
     declare(place)
-    with start(place, "first.log") as first, start(place, "second.log") as second:
+    first, second = (start(place, f"{name}.log", fresh_cache) for name in ("first", "second"))
+    with first, second:
         assert first.wait() == 0, (place / "first.log").read_text()
         assert second.wait() == 0, (place / "second.log").read_text()
     assert records(place) == records(twin)
     fits = (place / "fits.txt").read_text().split()
-    assert sorted(fits) == sorted((twin / "fits.txt").read_text().split())
-    assert len(set(fits)) == len(fits)
+    assert len(set(fits)) == len(fits), "no run twice"
+    assert len(fits) == len(records(place)) + 1, "and their source"
     assert not left_behind(place)
 
 
@@ -132,7 +139,7 @@ def test_kills_at_random_moments_lose_nothing(twin: Path, place: Path, fresh_cac
     chance, kills, met = random.Random(5), 0, {"driver": 0, "worker": 0}
     seen: set[psutil.Process] = set()
     for _ in range(4 * KILLS + 4):
-        with start(place, "log") as driver:
+        with start(place, "log", fresh_cache) as driver:
             while driver.poll() is None and kills < KILLS:
                 time.sleep(chance.uniform(0.2, 12))
                 alive = family(driver.pid)
