@@ -196,7 +196,7 @@ class CheckpointConfig:
 class TuneConfig:
     """The same trials for every arm, scored on validation alone."""
 
-    grid: dict[str, list[Any]] = field(default_factory=dict)
+    grid: dict[str, list[Any]] | None = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)  # instead: key -> a range, or choices
     trials: int | None = None  # of a search, for every arm; None: 12
     batch: int | None = None  # how many of them are asked for at once; None: 4
