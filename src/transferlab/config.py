@@ -198,8 +198,8 @@ class CheckpointConfig:
 class TuneConfig:
     """The same trials for every arm, scored on validation alone."""
 
-    grid: dict[str, list[Any]] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)  # instead: key -> a range, or choices
+    grid: dict[str, list[Any]] | None = field(default_factory=dict)
+    search: Any = field(default_factory=_open_node)  # instead: key -> a range, or choices
     trials: int | None = None  # of a search, for every arm; None: 12
     batch: int | None = None  # how many of them are asked for at once; None: 4
     sampler: str | None = None  # tpe or random; None: tpe

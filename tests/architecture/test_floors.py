@@ -63,7 +63,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("study", ("study",)),
     ("jobs of a cluster", ("slurm",)),
     ("job", ("job", "hydra_plugins", "recommending")),
-    ("doors", ("cli", "__main__")),
+    ("doors", ("cli",)),
+    ("the program", ("__main__",)),
 )
 """The floors of docs/architecture.md, the lowest first, and the rooms on each."""
 FLOOR = {room: height for height, (_, rooms) in enumerate(FLOORS) for room in rooms}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transferlab import launching
+from transferlab.cluster import Meeting
 from transferlab.errors import RunError, UserError
 from transferlab.launching import RankError, described, note_failure
 from transferlab.module import DivergedError
@@ -71,12 +72,12 @@ def test_ranks_get_an_environment_of_their_own(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
     before = dict(os.environ)
-    found = launching._environment(4, None)
+    found = launching._environment(Meeting("run", 4, None))
     assert not set(found) & (set(outer) - {"SLURM_JOB_ID"})
     assert found["SLURM_JOB_ID"] == "5"
     assert found["OMP_NUM_THREADS"] == "2"
-    assert launching._environment(4, 7)["OMP_NUM_THREADS"] == "7"
-    assert launching._environment(16, None)["OMP_NUM_THREADS"] == "1"
+    assert launching._environment(Meeting("run", 4, 7))["OMP_NUM_THREADS"] == "7"
+    assert launching._environment(Meeting("run", 16, None))["OMP_NUM_THREADS"] == "1"
     assert dict(os.environ) == before
 
 
@@ -85,3 +86,13 @@ def test_errors_are_described_in_a_line() -> None:
     assert described(RunError("it drifted")) == "it drifted"
     assert described(ValueError("bad\nworse")) == "ValueError: bad"
     assert described(KeyError()) == "KeyError: "
+
+
+def test_agents_of_one_machine_stay_on_it_and_those_of_several_meet_at_the_first() -> None:
+    alone = Meeting("run", 2, None)
+    assert "--standalone" in launching._command(alone)
+    several = Meeting("run", 2, None, nodes=3, node=1, address="10.0.0.7", port=4711)
+    command = launching._command(several)
+    assert {"--nnodes=3", "--node-rank=1", "--master-addr=10.0.0.7", "--master-port=4711",
+            "--nproc-per-node=2"} <= set(command)  # fmt: skip
+    assert "GLOO_SOCKET_IFNAME" not in launching._environment(several)

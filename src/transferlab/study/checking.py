@@ -39,7 +39,8 @@ def check_study(cfg: DictConfig) -> None:
     if study.tune is not None:
         _check_search(cfg)
     _check_own_best(cfg)
-    for key, values in (study.tune.grid if study.tune is not None else {}).items():
+    grid = study.tune.grid if study.tune is not None else None
+    for key, values in (grid or {}).items():
         if not values:
             raise UserError(f"study.tune.grid.{key} is an empty list: give at least one value.")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
@@ -188,8 +188,8 @@ class Study:
             )
             for arm in arms
         ]
-        grid: Any = OmegaConf.to_container(tune.grid) if tune is not None else {}
-        grid = {str(key): list(values) for key, values in grid.items()}
+        grid: Any = plain(tune.grid) if tune is not None else None
+        grid = {str(key): list(values) for key, values in (grid or {}).items()}
         if cell.own_best:
             grid["budget.steps"] = list(cell.own_best)
         space = read_space(plain(tune.search)) if tune is not None else {}

@@ -114,7 +114,7 @@ def medians(curves: Sequence[Sequence[float]]) -> list[float]:
     """
     if len(curves) < ENOUGH_CURVES:
         return []
-    return [float(median(scores)) for scores in zip(*curves, strict=True)][:-1]
+    return [float(median(scores)) for scores in zip(*curves, strict=False)][:-1]
 
 
 def _note(trial: Trial, seed: int, record: Record | None, metric: str) -> None:

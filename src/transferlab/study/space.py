@@ -1,7 +1,7 @@
 """What a search may try, and which of its trials was best."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,13 +63,21 @@ class Trial:
         return len(self.pruned) == len(self.scores) > 0
 
 
-def read_space(declared: Mapping[str, Any]) -> Space:
+def read_space(declared: Any) -> Space:
     """Read ``study.tune.search``.
 
     Raises:
         UserError: names the key, what came in and what it may be.
     """
-    return {str(key): _read(f"study.tune.search.{key}", found) for key, found in declared.items()}
+    if not isinstance(declared, dict) and declared is not None:
+        raise UserError(
+            f"study.tune.search={declared!r}: expected keys with what they may be, such as "
+            "{optimizer.lr: {low: 1e-4, high: 1e-1, log: true}}."
+        )
+    return {
+        str(key): _read(f"study.tune.search.{key}", found)
+        for key, found in (declared or {}).items()
+    }
 
 
 def choose_trial(space: Space, trials: Sequence[Trial]) -> Choice:

@@ -19,7 +19,7 @@ import pytest
 
 PROGRAM = Path(sys.executable).parent / "transferlab"
 SCRIPT = Path(__file__).parents[3] / "slurm" / "local-cluster.sh"
-PATIENCE = 240.0
+PATIENCE = 500.0
 """Seconds after which something that was waited for is taken to hang."""
 LINE = (
     "source=none", "strategy=scratch", "target.shots=10", "batch_size=16", "budget.steps=24",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("slurm")]
 
 STOPPED = {0: "requeue", 1: "notice", 2: "preemption"}
 BROKEN = {3: "raise", 4: "exit", 5: "kill"}

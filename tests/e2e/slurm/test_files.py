@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("slurm")]
 FOLDER = Path(__file__).parents[3] / "slurm"
 
 
@@ -24,7 +24,7 @@ def test_a_sweep_follows_a_run_that_stopped_and_went_on(
     alone = rf"  {line} hydra/launcher=basic seed=0 \1)"
     text, count = re.subn(r"  source=glyphs.*(name=\w+)\)", alone, script.read_text())
     text, more = re.subn(
-        r'(sweep.sbatch" -m) source=(.|\n)*name=letters', rf"\1 {line} seed=0,1 name=letters", text
+        r'(sweep.sbatch" -m) source=(.|\n)*name=letters', rf"\1 {line} seed=1,2 name=letters", text
     )
     assert (count, more) == (1, 1)
     script.write_text(text)

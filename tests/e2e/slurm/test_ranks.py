@@ -7,6 +7,7 @@ from torch import distributed
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1500),
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is missing"),
 ]

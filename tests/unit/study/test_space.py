@@ -27,6 +27,12 @@ def test_a_space_is_read_as_it_is_written() -> None:
     }  # fmt: skip
 
 
+def test_no_search_is_no_space_and_no_mapping_is_none() -> None:
+    assert read_space(None) == read_space({}) == {}
+    with pytest.raises(UserError, match=r"study.tune.search=3: expected keys"):
+        read_space(3)
+
+
 def test_numbers_are_whole_where_both_ends_are_written_so() -> None:
     assert Range(1, 9).whole
     assert not Range(0.0, 1).whole
