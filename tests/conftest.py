@@ -92,7 +92,7 @@ def make_plan(compose: Compose, tmp_path: Path) -> MakePlan:
     return make
 
 
-NEEDED = ("chromium", "gloo")
+NEEDED = ("chromium", "gloo", "mlflow")
 """What the machine that decides must have: a test that would skip for want of it fails there."""
 
 

@@ -19,6 +19,7 @@ from transferlab.study.conduct import Study
 from transferlab.study.declaration import declare
 from transferlab.study.forecast import show_study
 from transferlab.study.requests import launching
+from transferlab.study.tracking import track
 
 ENOUGH = 0.8
 """Share of the planned pairs from which a study with failed runs still counts as made."""
@@ -61,7 +62,9 @@ def sweep(
         return
     check_output(study.folder)
     study.conduct()
-    show(judge(study.folder))
+    judgement = judge(study.folder)
+    show(judgement)
+    track(config, study.folder, judgement)
     share, first = study.whole_pairs()
     if share < ENOUGH:
         outcome.failure = (
