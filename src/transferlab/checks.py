@@ -84,7 +84,9 @@ def check(cfg: DictConfig) -> None:
     check_nodes(_in_steps(cfg))
     _check_optimizer(cfg)
     for name, node in cfg.strategy.callbacks.items():
-        _check_callback(str(name), node)
+        _check_built(f"strategy.callbacks.{name}", node)
+    for name, node in (cfg.tracker or {}).items():
+        _check_built(f"tracker.{name}", node)
     _check_scheduler(cfg)
 
 
@@ -257,9 +259,9 @@ def _check_optimizer(cfg: DictConfig) -> None:
         raise UserError(f"optimizer: {reason}. Change optimizer.* to values it takes.") from error
 
 
-def _check_callback(name: str, node: Any) -> None:
+def _check_built(key: str, node: Any) -> None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise UserError(f"strategy.callbacks.{name}: expected a node with _target_, got {node!r}.")
+        raise UserError(f"{key}: expected a node with _target_, got {node!r}.")
     build(node)
 
 

@@ -36,7 +36,8 @@ from transferlab.room import room_named
 from transferlab.run_columns import carry_columns, lacks_columns
 from transferlab.run_record import header, measure, no_metrics
 from transferlab.split_data import data_name
-from transferlab.trackers.base import TrackedRun, Tracker
+from transferlab.trackers.base import TrackedRun
+from transferlab.trackers.sending import Sender
 
 FINAL = ("done", "diverged")
 """Outcomes that stand: a run that has one is not made again."""
@@ -237,29 +238,33 @@ def _failure(status: str, error: BaseException, user: bool = False) -> Record:
 @contextmanager
 def _trackers(plan: Plan, record: Record, tracked: bool) -> Iterator[list[Logger]]:
     """Open the trackers of a run and finish them, also when it fails; rank 0 alone has any."""
-    nodes = (plan.cfg.tracker or {}).values() if tracked else []
-    trackers: list[Tracker] = [build(node) for node in nodes]
+    nodes = (plan.cfg.tracker or {}) if tracked else {}
     columns = ("source", "target", "shots", "backbone", "strategy", "seed", "lr", "budget_steps")
     run = TrackedRun(
         run_id=plan.run_id,
         name=f"{record['strategy']} from {record['source']}, seed {record['seed']}",
         group=str(plan.cfg.name),
+        purpose=record["purpose"],
         directory=plan.directory,
-        settings={key: record[key] for key in columns} | {"purpose": record["purpose"]},
+        settings={key: record[key] for key in (*columns, "metric", "purpose")},
     )
-    loggers = [tracker.open(run) for tracker in trackers]
-    failed = True
+    trackers = {str(name): build(node) for name, node in nodes.items()}
+    senders = [Sender(name, tracker, run) for name, tracker in trackers.items()]
+    status, whole = "failed", False
     try:
-        yield loggers
-        failed = record["status"] != "done"
+        yield list(senders)
+        status, whole = record["status"], True
+    except DivergedError:
+        status, whole = "diverged", True
+        raise
     finally:
         summary = {
             f"{split}_{name}": value
             for split, found in _splits(record.get("metrics") or {}).items()
             for name, value in (found or {}).items()
         }
-        for tracker, logger in zip(trackers, loggers, strict=True):
-            tracker.close(logger, summary | {"status": record["status"]}, failed)
+        for sender in senders:
+            sender.close(summary | {"status": status}, status != "done", whole)
 
 
 def _splits(metrics: Record) -> Record:

@@ -105,8 +105,9 @@ def test_the_groups_are_the_ones_that_are_promised() -> None:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: str(value))
 def test_yaml_composes_and_passes_the_checks(
-    group: str, name: str, compose: Compose, tmp_path: Path
+    group: str, name: str, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # tracker=mlflow needs one
     cfg = compose(*filled(group, name, tmp_path))
     if (group, name) == ("trainer", "gpu") and not torch.cuda.is_available():
         with pytest.raises(UserError, match="this machine has none"):

@@ -68,6 +68,7 @@ WRONG = [
     ("loss.class_weights=balance", r"loss\.class_weights='balance': expected"),
     ("scheduler.warmup=[1]", r"scheduler\.warmup"),
     ("+strategy.callbacks.odd=3", r"strategy\.callbacks\.odd: expected a node with _target_"),
+    ("+tracker.odd=3", r"tracker\.odd: expected a node with _target_"),
 ]
 
 

@@ -58,11 +58,19 @@ class History(Callback):
         self._from = int(checkpoint["global_step"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file; lines after the checkpoint that the run goes on from are dropped."""
+        """Open the file; lines after the checkpoint that the run goes on from are dropped.
+
+        Those that stay are logged again: a tracker may lack what a killed process had not yet
+        sent, and leaves out what it has.
+        """
         if not trainer.is_global_zero:
             return
-        write_text(self.path, "".join(_lines_up_to(self.path, self._from)))
+        lines = _lines_up_to(self.path, self._from)
+        write_text(self.path, "".join(lines))
         self._stream = self.path.open("a")
+        for line in lines:
+            record = json.loads(line)
+            _log(trainer, record.pop("step"), record)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -136,8 +144,12 @@ class History(Callback):
         if self._stream is not None:
             self._stream.write(json.dumps({"step": step, **values}) + "\n")
             self._stream.flush()
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
+        _log(trainer, step, values)
+
+
+def _log(trainer: Trainer, step: int, values: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=step)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

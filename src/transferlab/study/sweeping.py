@@ -22,6 +22,7 @@ from transferlab.study.disk import require_study_room, room_text
 from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_study
 from transferlab.study.requests import launching
+from transferlab.study.tracking import track
 
 ENOUGH = 0.8
 """Share of the planned pairs from which a study with failed runs still counts as made."""
@@ -70,7 +71,9 @@ def sweep(
     require_study_room(study)
     sys.stderr.write(f"disk: {room_text(study)}\n")
     study.conduct()
-    show(judge(study.folder))
+    judgement = judge(study.folder)
+    show(judgement)
+    track(config, study.folder, judgement)
     share, first = study.whole_pairs()
     if share < ENOUGH:
         outcome.failure = (
