@@ -35,7 +35,7 @@ def test_pending_jobs_keep_their_code_and_configuration_and_outlive_their_driver
     line = [part for part in slurm.line if not part.startswith(("strategy=", "+strategy"))]
     asked = ["run", "-m", "strategy=said", "seed=0,1", *line, "name=edited", *slurm.launcher,
              "hydra.launcher.runs_per_job=2"]  # fmt: skip
-    first = slurm.start(*asked, "hydra.launcher.additional_parameters.hold=true")
+    first = slurm.start(*asked, "+hydra.launcher.additional_parameters.hold=true")
     slurm.until(lambda: slurm.notes("edited"))
     (note,) = slurm.notes("edited")
     first.send_signal(signal.SIGKILL)
