@@ -17,7 +17,7 @@ from transferlab.records import sha256
 from transferlab.study.checking import check_forgetting, check_study
 from transferlab.study.composition import ArmConfigs
 from transferlab.study.conduct import Study
-from transferlab.study.declaration import declare
+from transferlab.study.declaration import Declaration, declare
 from transferlab.study.disk import require_study_room, room_text
 from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_study
@@ -40,19 +40,7 @@ def sweep(
         arguments: the overrides of the command line, swept ones included.
     """
     outcome.started = True
-    if config.find_lr:
-        raise UserError(
-            "--find-lr searches for the rate of one run: leave out -m and the study, and give one "
-            "value a key."
-        )
-    check_study(config)
-    declaration = declare(config, parse(arguments))
-    if config.study is None and config.name == "default":
-        # a grid's folder follows from the grid: asked for again, it goes on
-        name = f"grid-{sha256(' '.join(sorted(arguments)))[:8]}"
-        declaration = replace(declaration, shared=(*declaration.shared, f"name={name}"))
-        with open_dict(config):
-            config.name = name
+    declaration = _declared(config, arguments)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task, config=config
     )
@@ -67,6 +55,27 @@ def sweep(
     if config.dry_run:
         show_study(study)
         return
+    _conduct(study, config)
+
+
+def _declared(config: DictConfig, arguments: list[str]) -> Declaration:
+    if config.find_lr:
+        raise UserError(
+            "--find-lr searches for the rate of one run: leave out -m and the study, and give one "
+            "value a key."
+        )
+    check_study(config)
+    declaration = declare(config, parse(arguments))
+    if config.study is None and config.name == "default":
+        # a grid's folder follows from the grid: asked for again, it goes on
+        name = f"grid-{sha256(' '.join(sorted(arguments)))[:8]}"
+        declaration = replace(declaration, shared=(*declaration.shared, f"name={name}"))
+        with open_dict(config):
+            config.name = name
+    return declaration
+
+
+def _conduct(study: Study, config: DictConfig) -> None:
     check_output(study.folder)
     require_study_room(study)
     sys.stderr.write(f"disk: {room_text(study)}\n")
