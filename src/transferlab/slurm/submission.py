@@ -154,6 +154,7 @@ def sbatch(
         "TRANSFERLAB_CACHE": shlex.quote(str(cache_folder().absolute())),
     } | {key: shlex.quote(value) for key, value in (more or {}).items()}
     exports = [f"export {key}={value}" for key, value in here.items()]
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     executor = SlurmExecutor(folder=folder / FOLDER)
     executor.update_parameters(**parameters, setup=[*setup, *exports])
     if count is not None:

@@ -101,4 +101,4 @@ def test_a_real_time_limit_is_heeded_without_a_driver(slurm: Any) -> None:
     assert begun.exists()
     record = slurm.records("limit")[0]
     assert record["status"] == "done"
-    assert record["resumed_at_steps"] == [slurm.step + 1]
+    assert record["resumed_at_steps"][-1] == slurm.step + 1  # an earlier notice may have come first
