@@ -66,7 +66,8 @@ def test_reloaded_runs_give_the_logits_that_were_recorded(
     for row, image in enumerate(plan.data.store.images(plan.data.splits.validation)):
         pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
         Image.fromarray(pixels).save(folder / f"{row:04d}.png")
-    found = predict(plan.directory, [folder], tmp_path / "out.csv")
+    own = ["own_net"] if backbone == "module" else []
+    found = predict(plan.directory, [folder], tmp_path / "out.csv", own)
     columns = [name for name in found.columns if name.startswith("p(")]
     np.testing.assert_allclose(found[columns], logits.softmax(dim=1), atol=1e-5)
     assert found[columns].std(axis=0).max() > 1e-4, "the head tells images apart"
