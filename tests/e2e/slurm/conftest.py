@@ -26,7 +26,7 @@ LINE = (
     "optimizer.lr=1e-2", "trainer=cpu", "trainer.threads=1", "trainer.validations=4",
     "trainer.log_every=1", "target.max_validation=40", "backbone.image_size=16",
     "augmentation=light", "+backbone.kwargs.drop_path_rate=0.1", "checkpoint.every_minutes=null",
-    "+strategy.callbacks.acting._target_=acting.Acting",
+    "+strategy.callbacks.acting._target_=acting.Acting", "allowed_packages=[acting,says,shop]",
 )  # fmt: skip
 """Dropped paths and augmentation draw numbers; no checkpoint but the one that a notice asks for."""
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll_seconds=0.5", "hydra.launcher.time=30")
@@ -180,8 +180,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CLUSTER_DIR", str(folder))
         patch.setenv("CLUSTER_PORT", str(port if port < 60_000 else port - 10_000))
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        for above in (folder, *folder.parents[:2]):  # munged wants a path that others can pass
-            above.chmod(above.stat().st_mode | 0o011)
+        for above in (folder, *folder.parents):  # munged wants a path that others can pass
+            if above.stat().st_mode & 0o011 != 0o011:
+                above.chmod(above.stat().st_mode | 0o011)
         done = subprocess.run([SCRIPT, "start"], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"SLURM did not start here: {done.stderr[-300:]}")
