@@ -44,6 +44,12 @@ def require(settings: SlurmSettings) -> None:
             f"{partition.minutes} minutes. A job that needs longer is requeued and goes on, so "
             f"set hydra.launcher.time={partition.minutes}."
         )
+    cpus = settings.cpus_per_task
+    if cpus is not None and partition.cpus is not None and cpus > partition.cpus:
+        raise UserError(  # SLURM takes such a job, and never starts it
+            f"hydra.launcher.cpus_per_task={cpus}: a node of partition {partition.name} has "
+            f"{partition.cpus}. Set hydra.launcher.cpus_per_task to that at the most."
+        )
 
 
 def longest(settings: SlurmSettings) -> int:
@@ -66,18 +72,21 @@ class _Partition:
     name: str
     minutes: int | None
     nodes: int
+    cpus: int | None  # of its largest node, where sinfo says it
 
 
 def _partition(settings: SlurmSettings) -> _Partition:
     """Return the partition that jobs go to: the named one, else the cluster's default."""
     found: dict[str, _Partition] = {}
     default = None
-    for line in ask("sinfo", "--noheader", "--format=%P|%l|%D").splitlines():
-        name, limit, nodes = line.split("|")
+    for line in ask("sinfo", "--noheader", "--format=%P|%l|%D|%c").splitlines():
+        name, limit, nodes, each = line.split("|")
         default = name.rstrip("*") if name.endswith("*") else default
         name = name.rstrip("*")
-        more = found[name].nodes if name in found else 0
-        found[name] = _Partition(name, _minutes(limit), int(nodes) + more)
+        others = found.get(name, _Partition(name, None, 0, 0))
+        known = others.cpus is not None and each.strip().isdigit()  # else "4+": it may be more
+        cpus = max(others.cpus or 0, int(each)) if known else None
+        found[name] = _Partition(name, _minutes(limit), int(nodes) + others.nodes, cpus)
     wanted = settings.partition or default
     if wanted is None or wanted not in found:
         what = "there is no default" if wanted is None else "no such partition"
