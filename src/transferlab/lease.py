@@ -9,11 +9,10 @@ Generations make taking over safe: the next one is created exclusively, and only
 that was away too long (a suspended machine) finds a later generation and stops.
 """
 
+import ctypes
 import json
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -119,16 +118,18 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     if lease is None:
         yield False
         return
-    with lease:
-        try:
+    try:
+        with lease:
             yield True
-        except KeyboardInterrupt:
-            if lease.lost.is_set():
-                raise LeaseLostError(
-                    f"{path} was taken over by another process, because this one stood still for "
-                    f"more than {STALE_SECONDS:g} s. Nothing is lost: that process goes on."
-                ) from None
-            raise
+    except _Replaced:
+        raise LeaseLostError(
+            f"{path} was taken over by another process, because this one stood still for more than "
+            f"{STALE_SECONDS:g} s. Nothing is lost: that process goes on."
+        ) from None
+
+
+class _Replaced(BaseException):
+    """Raised in the holder's thread; no ``Exception``, so that nobody records it as a failure."""
 
 
 class _Lease:
@@ -141,6 +142,7 @@ class _Lease:
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> "_Lease":
+        self._holder = threading.get_ident()
         self._thread.start()
         return self
 
@@ -158,9 +160,10 @@ class _Lease:
             with suppress(OSError):
                 if self._replaced():
                     self.lost.set()
-                    sys.stderr.write(f"transferlab: {self._path} was taken over\n")
-                    thread = threading.main_thread().ident or 0
-                    signal.pthread_kill(thread, signal.SIGINT)  # a wait inside a call ends too
+                    # no signal: background processes often ignore the one that would do
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(self._holder), ctypes.py_object(_Replaced)
+                    )
                     return
                 self._write(released=False)
 
