@@ -141,20 +141,20 @@ def family(pid: int) -> list[psutil.Process]:
 def test_kills_at_random_moments_lose_nothing(twin: Path, place: Path, fresh_cache: Path) -> None:
     """Drivers and workers die; the study is asked for again until it is whole."""
     declare(place)
-    chance, kills, met = random.Random(5), 0, {"driver": 0, "worker": 0}
+    chance, kills = random.Random(5), 0
     seen: set[psutil.Process] = set()
     for _ in range(4 * KILLS + 4):
         with start(place, "log", fresh_cache) as driver:
             while driver.poll() is None and kills < KILLS:
-                time.sleep(chance.uniform(0.2, 12))
+                time.sleep(chance.uniform(0.2, 12 if kills % 2 else 2))
                 alive = family(driver.pid)
                 seen |= set(alive)
-                if alive and driver.poll() is None:
-                    victim = chance.choice(alive)
+                # by turns: most of a short study passes before its workers are there
+                victims = alive[:1] if kills % 2 else alive[1:]
+                if victims and driver.poll() is None:
                     with suppress(psutil.NoSuchProcess):
-                        victim.kill()
+                        chance.choice(victims).kill()
                         kills += 1
-                        met["driver" if victim.pid == driver.pid else "worker"] += 1
             code = driver.wait()
         if code == 0 and kills >= KILLS:
             break
@@ -163,7 +163,6 @@ def test_kills_at_random_moments_lose_nothing(twin: Path, place: Path, fresh_cac
                 shutil.rmtree(path)
         assert code in (0, 1, -signal.SIGKILL), (place / "log").read_text()
     assert kills == KILLS
-    assert min(met.values()) > 0, met
     assert records(place) == records(twin)
     assert not left_behind(place, fresh_cache)
     gone = psutil.wait_procs(seen, timeout=10)[1]
