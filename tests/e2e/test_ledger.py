@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ledger")]  # one undisturbed twin
 
 PROGRAM = Path(sys.executable).parent / "transferlab"
 KILLS = int(os.environ.get("TRANSFERLAB_KILLS", "6"))

@@ -20,6 +20,7 @@ from transferlab.config import config_folder
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1600),
+    pytest.mark.xdist_group("ranks"),  # one job serves them all
     pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is missing"),
 ]
 WORKER = Path(__file__).with_name("ranks_worker.py")

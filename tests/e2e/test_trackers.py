@@ -20,7 +20,11 @@ import pytest
 from PIL import Image
 from torch import distributed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1600),
+    pytest.mark.xdist_group("trackers"),  # one server, one study
+]
 PROGRAM = Path(sys.executable).parent / "transferlab"
 EVERY = 20
 """Optimiser steps between two checkpoints: what is sent lies above the last one."""

@@ -64,6 +64,7 @@ def test_an_editable_install_reads_the_configuration_of_the_clone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_configuration_report_and_sweeper(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"transferlab/conf/{path.relative_to(CONF)}" for path in CONF.rglob("*.yaml")}
@@ -78,6 +79,7 @@ def test_the_wheel_holds_configuration_report_and_sweeper(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     where = tmp_path / "empty"
     where.mkdir()
@@ -91,6 +93,7 @@ def test_the_wheel_runs_from_an_empty_folder(installed: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_a_yaml_in_the_working_folder_is_found(installed: Path, tmp_path: Path) -> None:
     where = tmp_path / "mine"
     (where / "conf" / "strategy").mkdir(parents=True)
@@ -109,6 +112,7 @@ def test_a_yaml_in_the_working_folder_is_found(installed: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_runs_a_study_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     where = tmp_path / "study"
     where.mkdir()
