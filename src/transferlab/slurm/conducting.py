@@ -59,7 +59,7 @@ def _held(folder: Path, wanted: set[str]) -> set[str]:
     active = still_there(arrays) if arrays else {}
     if active is None:
         raise UserError("squeue does not answer, and jobs for these runs may be there. Try later.")
-    return {run for task in active.values() for run in task.runs} & wanted
+    return {run for held in active.values() for run in held.task.runs} & wanted
 
 
 def _submit_all(settings: SlurmSettings, tasks: Sequence[Task], folder: Path) -> list[Array]:
@@ -115,12 +115,23 @@ def _wait_for_room(settings: SlurmSettings, arrays: Sequence[Array], more: int) 
         time.sleep(settings.poll_seconds)
 
 
+ORDINARY = {"None", "Priority", "Resources", "Dependency", "JobArrayTaskLimit", "BeginTime"}
+"""Why jobs wait where nothing is wrong; BeginTime keeps back what was requeued."""
+
+
 def _follow(settings: SlurmSettings, arrays: Sequence[Array], wanted: set[str]) -> None:
-    """Return once no job is left that holds any of these runs."""
+    """Return once no job is left that holds any of these runs; tell what else jobs wait for."""
+    told: set[tuple[str, str]] = set()
     while True:
         active = still_there(arrays)
-        if active is not None and not any(wanted & set(t.pending()) for t in active.values()):
-            return
+        if active is not None:
+            if not any(wanted & set(held.task.pending()) for held in active.values()):
+                return
+            waiting = {(job.partition("_")[0], held.reason) for job, held in active.items()}
+            for job, reason in sorted(waiting - told):
+                if reason not in ORDINARY:
+                    sys.stderr.write(f"transferlab: job {job} waits: {reason}\n")
+            told |= waiting
         time.sleep(settings.poll_seconds)
 
 

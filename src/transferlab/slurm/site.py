@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transferlab.errors import UserError, nearest
 from transferlab.slurm.settings import SlurmSettings, check_settings
@@ -113,22 +114,36 @@ def largest_array(settings: SlurmSettings) -> int:
     return max(min(limit for limit in limits if limit is not None), 1)
 
 
-def active_jobs() -> dict[str, str] | None:
-    """Return the names of this user's jobs that are pending or running, by id, tasks as ``A_a``.
+class Active(NamedTuple):
+    """What squeue says of a job that is pending or running.
+
+    Attributes:
+        name: that it was submitted under.
+        reason: why it waits, in SLURM's word; "None" while it runs.
+    """
+
+    name: str
+    reason: str
+
+
+def active_jobs() -> dict[str, Active] | None:
+    """Return this user's jobs that are pending or running, by id, tasks as ``A_a``.
 
     None: SLURM gives no answer now.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Active] = {}
     for attempt in range(2):
         if attempt:
             time.sleep(CONFIRM_SECONDS)
         try:
             said = ask("squeue", "--noheader", "--array", f"--user={getpass.getuser()}",
-                       "--format=%i|%j")  # fmt: skip
+                       "--format=%i|%r|%j")  # fmt: skip
         except UserError as error:  # the controller is busy or restarts: jobs go on without it
             sys.stderr.write(f"transferlab: {error}\n")
             return None
-        found |= dict(line.split("|", 1) for line in said.split())
+        for line in said.splitlines():
+            job, reason, name = line.strip().split("|", 2)
+            found[job] = Active(name, reason)
     return found
 
 

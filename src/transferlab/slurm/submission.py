@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -87,16 +87,23 @@ def submitted(folder: Path) -> list[Array]:
     ]
 
 
-def still_there(arrays: Sequence[Array]) -> dict[str, Task] | None:
+class Held(NamedTuple):
+    """A task that SLURM has not ended yet, and why it waits (see :class:`.site.Active`)."""
+
+    task: Task
+    reason: str
+
+
+def still_there(arrays: Sequence[Array]) -> dict[str, Held] | None:
     """Return the tasks that are pending or running, by id; None: SLURM gives no answer."""
     active = active_jobs()
     if active is None:
         return None
     return {
-        job: task
+        job: Held(task, active[job].reason)
         for array in arrays
         for job, task in zip(array.ids(), array.tasks, strict=True)
-        if active.get(job) == array.name
+        if job in active and active[job].name == array.name
     }
 
 
