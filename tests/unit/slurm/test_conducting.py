@@ -132,10 +132,10 @@ def test_limits_of_a_site_are_kept(
 def test_why_a_job_waits_is_told_once(
     study: Path, requests, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conduct(SlurmSettings(poll_seconds=0.01), requests(2), study)
+    conduct(SlurmSettings(poll_seconds=0.01), requests(17), study)
     told = capsys.readouterr().err.splitlines()
     assert [line for line in told if " waits: " in line] == [
-        "transferlab: job 1 waits: ReqNodeNotAvail, UnavailableNodes:n1"
+        f"transferlab: job {job} waits: ReqNodeNotAvail, UnavailableNodes:n1" for job in range(1, 6)
     ]
 
 
