@@ -26,7 +26,7 @@ from transferlab.config import config_folder, register
 from transferlab.errors import RunError
 from transferlab.evaluation import gather, gathered
 from transferlab.planning import Plan, plan_run
-from transferlab.rank import _end_with_parent
+from transferlab.rank import _heed_parent
 
 Case = dict[str, Any]
 State = dict[str, torch.Tensor]
@@ -111,7 +111,7 @@ def fitted(case: Case, folder: Path) -> tuple[fitting.Fit, Watch]:
 def main(request: Path, out: Path) -> None:
     """Fit every case; each leaves ``<name>.pt`` on rank 0, or its error on every rank."""
     rank = int(os.environ["RANK"])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_heed_parent, daemon=True).start()
     for case in json.loads(request.read_text()):
         torch.set_num_threads(1)
         try:
