@@ -19,6 +19,8 @@ TINY = (
     "optimizer.lr=1e-2", "trainer=cpu", "trainer.threads=1",
 )  # fmt: skip
 
+CLEAN = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,8 +53,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transferlab(python: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a folder."""
     code = "import sys; from transferlab.cli import main; sys.exit(main())"
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"TRANSFERLAB_CACHE": str(where.parent / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = CLEAN | {"TRANSFERLAB_CACHE": str(where.parent / "cache"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(python), "-c", code, *arguments],
         cwd=where, env=environment, capture_output=True, text=True, timeout=300,
@@ -84,7 +85,8 @@ def test_the_wheel_runs_from_an_empty_folder(installed: Path, tmp_path: Path) ->
     where = tmp_path / "empty"
     where.mkdir()
     code = "import transferlab.config as c; print(c.__file__, c.config_folder())"
-    found = subprocess.run([str(installed), "-c", code], capture_output=True, text=True, cwd=where)
+    command = [str(installed), "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=where, env=CLEAN)
     assert str(REPOSITORY) not in found.stdout, "the clone was found instead of the wheel"
     done = transferlab(installed, where, "run", *TINY)
     assert done.returncode == 0, done.stderr

@@ -5,13 +5,14 @@ taken: it pickles the call, answers every signal by itself and requeues inside t
 here is the plain command ``python -m transferlab.slurm.job TASKS``.
 """
 
+import io
 import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,7 +168,8 @@ def sbatch(
     if count is not None:
         executor.parameters["map_count"] = count  # an array, also of one task: one form of ids
     try:
-        with _outside():
+        # submitit prints what it also raises
+        with _outside(), redirect_stderr(io.StringIO()):
             return str(executor._submit_command(command).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         said = " ".join(str(error).split())
