@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # one study serves them all
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1600),
+    pytest.mark.xdist_group("demo"),  # one study serves them all
+]
 PROGRAM = Path(sys.executable).parent / "transferlab"
 
 

@@ -15,10 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ledger")]  # one undisturbed twin
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1600),
+    pytest.mark.xdist_group("ledger"),  # one undisturbed twin
+]
 
 PROGRAM = Path(sys.executable).parent / "transferlab"
-KILLS = int(os.environ.get("TRANSFERLAB_KILLS", "6"))
+KILLS = int(os.environ.get("TRANSFERLAB_KILLS", "4"))
 SEEDS = 20 if KILLS > 10 else 3
 STUDY = f"""# @package _global_
 defaults:
