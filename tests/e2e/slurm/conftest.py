@@ -126,6 +126,12 @@ class Cluster:
                         "--format=%K|%T")  # fmt: skip
         return [line.partition("|")[2] for line in sorted(said.split())]
 
+    def ended(self, job: str) -> list[str]:
+        """Return the states of a job's tasks once all have ended: records come a little earlier."""
+        going = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED"}
+        self.until(lambda: not going & set(self.states(job)))
+        return self.states(job)
+
     def digests(self, name: str, seed: int = 0) -> dict[str, Any]:
         """Return what has to be equal to the last bit, however a run got to its end."""
         record = self.records(name)[seed]

@@ -47,7 +47,7 @@ def test_a_sweep_meets_requeue_notice_preemption_and_failures(slurm: Any) -> Non
     for seed in STOPPED:
         assert records[seed]["resumed_at_steps"] == [slurm.step + 1], "at most one step lost"
         assert slurm.digests("jobs", seed) == slurm.digests("whole", seed)
-    assert slurm.states(job) == ["COMPLETED"] * 3 + ["FAILED"] * 3
+    assert slurm.ended(job) == ["COMPLETED"] * 3 + ["FAILED"] * 3
     assert len(slurm.notes("jobs")) == 1
 
     held = [slurm.ask("sbatch", "--parsable", f"--dependency=afterok:{job}_{task}",

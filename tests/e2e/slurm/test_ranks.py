@@ -31,7 +31,7 @@ def test_both_layouts_are_stopped_resumed_and_equal_to_a_run_without_slurm(slurm
         # asked in one step, agreed on during the next, saved before the one after
         assert record["resumed_at_steps"] == [slurm.step + 2]
         assert slurm.digests(name) == slurm.digests("whole"), name
-        assert slurm.states(note["job"]) == ["COMPLETED"]
+        assert slurm.ended(note["job"]) == ["COMPLETED"]
     log = slurm.place / "outputs" / "two_nodes" / "runs" / record["run_id"] / "log"
     assert (log / "launch-node1.log").is_file()
 
@@ -49,4 +49,4 @@ def test_a_rank_that_fails_on_another_node_ends_the_run_with_its_reason(slurm: A
     assert (record["status"], record["reason"]) == ("failed", "RuntimeError: out of luck (rank 1)")
     assert record["log"].endswith("rank1.log")
     (note,) = slurm.notes("broken")
-    assert slurm.states(note["job"]) == ["FAILED"]
+    assert slurm.ended(note["job"]) == ["FAILED"]

@@ -54,7 +54,7 @@ def test_pending_jobs_keep_their_code_and_configuration_and_outlive_their_driver
     assert {r["status"] for r in slurm.records("edited").values()} == {"done"}
     told = slurm.end(slurm.start("status", "outputs/edited"))[0]
     assert "2 done" in told
-    assert slurm.states(note["job"]) == ["COMPLETED"]
+    assert slurm.ended(note["job"]) == ["COMPLETED"]
 
 
 SHOP = """
@@ -88,12 +88,12 @@ def test_what_was_fetched_serves_a_study_that_nobody_waits_for(
     assert {r["status"] for r in slurm.records("alone").values()} == {"done"}
     assert Path("outputs/alone/report.html").is_file()
     (note,) = slurm.notes("alone")
-    assert slurm.states(note["job"]) == ["COMPLETED"] * len(note["tasks"])
+    assert slurm.ended(note["job"]) == ["COMPLETED"] * len(note["tasks"])
 
 
 def test_a_real_time_limit_is_heeded_without_a_driver(slurm: Any) -> None:
     begun = slurm.order(0, "wait")
-    limit = ("hydra.launcher.time=1", "hydra.launcher.signal_seconds=30")
+    limit = ("hydra.launcher.time=2", "hydra.launcher.signal_seconds=60")
     asked = ("run", *slurm.line, "name=limit", *slurm.launcher)
     told = slurm.end(slurm.start(*asked, *limit, "hydra.launcher.wait=false"))[0]
     assert told.startswith("submitted: run ")
