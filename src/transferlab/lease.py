@@ -228,7 +228,11 @@ def _exclusively(temporary: Path, target: Path) -> None:
 
 def _temporary(path: Path, record: dict[str, Any]) -> Path:
     temporary = temporary_beside(path)
-    temporary.write_text(json.dumps(record))
+    try:
+        temporary.write_text(json.dumps(record))
+    except OSError:  # a full disk makes the file and leaves it empty
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 

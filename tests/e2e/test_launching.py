@@ -267,7 +267,8 @@ def test_a_rank_that_fails_ends_its_run_and_the_sweep_goes_on(
     )
     before = rank_variables()
     node = "+strategy.callbacks.broken._target_=unlucky.Raises"
-    result = cli("run", "-m", "seed=0,1,2", *overrides(node, *TWO, "strategy=fine_tune"))
+    allowed = "allowed_packages=[unlucky]"
+    result = cli("run", "-m", "seed=0,1,2", *overrides(node, allowed, *TWO, "strategy=fine_tune"))
     assert result.code == 1, result.err  # two of three is less than four fifths
     assert "out of luck (rank 1)" in result.err
     records = {}

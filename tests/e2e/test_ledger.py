@@ -169,5 +169,5 @@ def test_kills_at_random_moments_lose_nothing(twin: Path, place: Path, fresh_cac
     assert kills == KILLS
     assert records(place) == records(twin)
     assert not left_behind(place, fresh_cache)
-    gone = psutil.wait_procs(seen, timeout=10)[1]
-    assert not gone, "no process outlives its driver"
+    left = psutil.wait_procs(seen, timeout=60)[1]
+    assert not left, "no process outlives its driver"

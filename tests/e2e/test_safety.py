@@ -326,7 +326,7 @@ def test_damaged_entries_of_the_cache_are_made_again(
 ) -> None:
     line = overrides("target.shots=5", "strategy=scratch")
     assert cli("run", *line).code in (0, 1)
-    before = {p: p.read_bytes() for p in files(fresh_cache) if not p.name.endswith(".lock")}
+    before = {p: p.read_bytes() for p in files(fresh_cache) if ".lease." not in p.name}
     assert {p.parent.name for p in before} >= {"decoded", "splits", "baselines", "near_duplicates"}
     for length in (0, 50):
         for path, content in before.items():
@@ -353,6 +353,6 @@ def test_processes_that_fill_one_cache_at_once_end_with_one_good_entry(
     assert len(list(fresh_cache.glob("runs/*/run.json"))) == 1
     scores = [only(place / f"outputs/n{number}")["metrics"] for number in range(3)]
     assert scores[0] == scores[1] == scores[2]
-    before = {p: p.stat().st_mtime_ns for p in files(fresh_cache) if not p.name.endswith(".lock")}
+    before = {p: p.stat().st_mtime_ns for p in files(fresh_cache) if ".lease." not in p.name}
     assert cli("run", *line, "name=again").code == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before, "every entry is whole"
