@@ -19,8 +19,6 @@ ConfigStore.instance().store(
 class SlurmLauncher(Launcher):
     """Hand request files to jobs of a cluster, and return when all have ended."""
 
-    outlives_driver = True  # jobs go on without it
-
     def __init__(self, **settings: object) -> None:
         self.settings = SlurmSettings(**settings)  # type: ignore[arg-type]
 

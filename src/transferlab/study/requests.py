@@ -58,6 +58,10 @@ def launching(launcher: Launcher, cfg: DictConfig) -> Launching:
     settings = cfg.hydra.launcher
     jobs = settings.get("n_jobs") or settings.get("array_parallelism") or 1
     workers = max((os.cpu_count() or 1) + 1 + int(jobs), 1) if int(jobs) < 0 else int(jobs)
+    pool = getattr(launcher, "joblib", None)
+    if pool is not None:
+        own: Any = launcher
+        own.joblib = {**pool, "initializer": end_with, "initargs": (signature(),)}
     return Launching(launcher, workers, cfg.retry == FAILED, settings.get("runs_per_job"))
 
 
@@ -95,14 +99,13 @@ def _jobs(
 ) -> list[list[str]]:
     """Write request files; returns the overrides of each job."""
     jobs = []
-    ends_with = None if getattr(where.launcher, "outlives_driver", False) else signature()
     for part in _packed(where, missing):
         asked = {
             "runs": [str(plan.directory) for plan in part],
             "again": {run: again[run] for plan in part if (run := plan.run_id) in again},
         }
         path = (folder / f"{sha256_record(asked)[:12]}.json").absolute()
-        write_text(path, json.dumps(asked | {"ends_with": ends_with}, indent=1))
+        write_text(path, json.dumps(asked, indent=1))
         jobs.append([f"request='{path}'"])
     return jobs
 
@@ -153,16 +156,18 @@ def serve(request: Path) -> None:
     another process is at work on is left for last, and waited for then.
     """
     asked = read_json(request)
-    if asked.get("ends_with"):
-        threading.Thread(target=_end_with, args=(asked["ends_with"],), daemon=True).start()
     again = dict(asked.get("again", {}))
     later = [run for run in asked["runs"] if not make(Path(run), again, wait=False)]
     for run in later:
         make(Path(run), again)
 
 
-def _end_with(driver: str) -> None:
-    """End this process when its driver is gone: whoever killed that one meant this one too."""
+def end_with(driver: str) -> None:
+    """Have this worker end when its driver is gone: whoever killed that one meant this one too."""
+    threading.Thread(target=_watch, args=(driver,), daemon=True).start()
+
+
+def _watch(driver: str) -> None:
     while not has_ended(driver):
         time.sleep(WATCH_SECONDS)
     for child in psutil.Process().children(recursive=True):
