@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from transferlab.assembling import build_model
 from transferlab.checkpoints import KEPT
 from transferlab.errors import FullDiskError, RunError, UserError
+from transferlab.machine import ranks
 from transferlab.planning import Plan
 
 OTHER_FILES = 20_000
@@ -53,7 +54,7 @@ def _out_of_memory(cfg: DictConfig, error: BaseException) -> str:
     said = (str(error).strip().splitlines() or ["no memory left"])[0][:160].rstrip(".")
     size, parts = int(cfg.batch_size), int(cfg.trainer.accumulate)
     ways = []
-    if size % (2 * parts * int(cfg.trainer.devices)) == 0:
+    if size % (2 * parts * ranks(cfg.trainer)) == 0:
         ways.append(f"trainer.accumulate={2 * parts} (the same batch in smaller parts)")
     if cfg.trainer.precision == "32-true":
         ways.append("trainer.precision=bf16-mixed")

@@ -95,6 +95,25 @@ def overrides() -> Callable[..., tuple[str, ...]]:
     return make
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Callable[..., Path]:
+    """Make a study for all tests of a module: ``made_once(declare, "tiny")`` returns its folder.
+
+    ``declare`` writes the experiment of that name into the working directory that it is given.
+    """
+
+    def make(declare: Callable[[Path], None], name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("TRANSFERLAB_CACHE", str(shared_cache))
+            declare(folder)
+            assert main(["run", f"experiment={name}"]) == 0
+        return folder / "outputs" / name
+
+    return make
+
+
 Draw = Callable[..., list[Path]]
 
 

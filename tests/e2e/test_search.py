@@ -73,22 +73,9 @@ def arms(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+def made(made_once: Callable[..., Path]) -> Path:
     """The study, made once without an interrupt: its folder."""
-    from transferlab.cli.main import main
-
-    folder = tmp_path_factory.mktemp("search")
-    before, cache = Path.cwd(), os.environ.get("TRANSFERLAB_CACHE")
-    os.environ["TRANSFERLAB_CACHE"] = str(shared_cache)
-    os.chdir(folder)
-    try:
-        declare(folder)
-        assert main(["run", "experiment=searched"]) == 0
-    finally:
-        os.chdir(before)
-        os.environ.pop("TRANSFERLAB_CACHE")
-        os.environ.update({"TRANSFERLAB_CACHE": cache} if cache else {})
-    return folder / "outputs/searched"
+    return made_once(declare, "searched")
 
 
 class TestRecords:

@@ -67,24 +67,9 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(
-    tmp_path_factory: pytest.TempPathFactory, shared_cache: Path
-) -> tuple[Path, dict[str, Any]]:
+def made(made_once: Callable[..., Path]) -> tuple[Path, dict[str, Any]]:
     """The study, made once under the basic launcher, with its ``study.json``."""
-    from transferlab.cli.main import main
-
-    folder = tmp_path_factory.mktemp("study")
-    before, cache = Path.cwd(), os.environ.get("TRANSFERLAB_CACHE")
-    os.environ["TRANSFERLAB_CACHE"] = str(shared_cache)
-    os.chdir(folder)
-    try:
-        declare(folder)
-        assert main(["run", "experiment=tiny"]) == 0
-    finally:
-        os.chdir(before)
-        os.environ.pop("TRANSFERLAB_CACHE")
-        os.environ.update({"TRANSFERLAB_CACHE": cache} if cache else {})
-    output = folder / "outputs/tiny"
+    output = made_once(declare, "tiny")
     return output, json.loads((output / "study.json").read_text())
 
 

@@ -132,7 +132,7 @@ def wandb_rows(path: Path) -> list[dict[str, Any]]:
 def killed(*line: str, when: Callable[[Path], bool]) -> None:
     """Start a run and end it without notice once a condition on its folder holds."""
     with subprocess.Popen([PROGRAM, *line], stderr=subprocess.PIPE) as process:
-        while not (Path("out/runs").is_dir() and when(the_run())):
+        while not any(when(run) for run in Path("out/runs").glob("*")):
             assert process.poll() is None, process.communicate()[1].decode()
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

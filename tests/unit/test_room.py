@@ -60,6 +60,15 @@ def test_memory_that_ends_is_told_with_the_settings_that_help(
     assert "precision" not in str(caught.value), "that is set already"
 
 
+def test_the_ranks_of_all_nodes_share_what_is_accumulated(make_plan: MakePlan) -> None:
+    cfg = make_plan("batch_size=12").cfg
+    for nodes, helps in ((1, True), (4, False)):  # of 12 images, 4 ranks get 3, and no halves
+        cfg.trainer.num_nodes = nodes
+        with pytest.raises(RunError) as caught, room_named(cfg, Path("x")):
+            raise MemoryError
+        assert ("trainer.accumulate=2" in str(caught.value)) is helps
+
+
 def test_other_errors_stay_what_they_are(make_plan: MakePlan) -> None:
     cfg = make_plan().cfg
     for error in (RuntimeError("shapes differ"), OSError(errno.EIO, "broken"), UserError("no")):

@@ -163,7 +163,12 @@ def serve(request: Path) -> None:
 
 
 def end_with(driver: str) -> None:
-    """Have this worker end when its driver is gone: whoever killed that one meant this one too."""
+    """Have this worker end when its driver does, and by no interrupt of its own.
+
+    Whoever killed the driver meant its workers too. A terminal's interrupt reaches all of them: the
+    driver then ends its workers, and what they would say about it would hide the driver's words.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(driver,), daemon=True).start()
 
 
