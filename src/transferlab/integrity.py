@@ -92,6 +92,16 @@ def near_duplicates(
     for (a, b), count in counts.items():
         _judge(a, b, count, mode)
     found |= {f"{a}_test": counts.get((a, "test")) for a in ("train", "source")}
+    found["source_validation"] = None
+    if source is not None:
+        chosen_on = Images(data.store, data.splits.validation, size)
+        found["source_validation"] = count = _count(learned["source"], chosen_on)
+        if _copies(count) > LIMIT * int(count["of"]):
+            _warn(
+                f"{_copies(count)} of {count['of']} validation images are also in the source, such "
+                f"as {count['examples'][0][0]}: scores on validation favour it, and so may what is "
+                "chosen there. The test split is not touched by that."
+            )
     return found | {
         "also_test": {
             name: {a: counts.get((a, name)) for a in ("train", "source")} for name in further
@@ -100,7 +110,7 @@ def near_duplicates(
 
 
 def _judge(learned: str, tested: str, count: Record, mode: str) -> None:
-    copies = int(count["exact"]) + int(count["near"])
+    copies = _copies(count)
     if copies <= LIMIT * int(count["of"]):
         return
     ours, theirs = count["examples"][0]
@@ -117,6 +127,10 @@ def _judge(learned: str, tested: str, count: Record, mode: str) -> None:
         f"{said} Remove them, bind them by `target.group_by`, or set target.near_duplicates=warn "
         "and know that scores are too good."
     )
+
+
+def _copies(count: Record) -> int:
+    return int(count["exact"]) + int(count["near"])
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,20 @@
 """A run that is asked to stop: the signal handler only takes note, the step loop acts on it."""
 
+import _thread
 import os
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 NOTICE = signal.SIGUSR2
 """What a scheduler sends some time before it ends a job."""
 STOPPED = 75
 """Exit code of a process that stopped in order and can go on later (EX_TEMPFAIL)."""
+AGAIN_SECONDS = 0.05
+"""After which an interrupt that was dropped comes again: the finaliser has ended by then."""
 STOPPABLE = "TRANSFERLAB_STOPPABLE"
 """Set in the environment of processes that may be asked."""
 
@@ -45,3 +52,23 @@ class Stopping:
 
 stopping = Stopping(possible=STOPPABLE in os.environ)
 """This process's own."""
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raise Ctrl-C anew where it came while a finaliser ran: Python drops what is raised there."""
+    before = sys.unraisablehook
+
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        timer = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

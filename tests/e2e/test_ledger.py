@@ -111,7 +111,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     declare(place)
     with start(place, "log", shared_cache) as driver:
         assert driver.wait() == 0, (place / "log").read_text()
-    assert {record["status"] for record in records(place).values()} == {"done"}
+    assert {record["status"] for record in records(place).values()} <= {"done", "diverged"}
     return place
 
 

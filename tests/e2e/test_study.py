@@ -288,6 +288,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
 def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the program in a process group of its own; what is left of it is ended after."""
     started: list[subprocess.Popen[str]] = []
+    # tests in the background ignore interrupts, and so would what they start
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def call(*arguments: str) -> subprocess.Popen[str]:
         program = Path(sys.executable).parent / "transferlab"
@@ -303,6 +305,7 @@ def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         return started[-1]
 
     yield call
+    signal.signal(signal.SIGINT, before)
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

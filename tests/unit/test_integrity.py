@@ -107,6 +107,23 @@ def test_the_source_may_not_hold_the_targets_test_images(
     assert kept["source_test"]["exact"] == 0, "the source run never trains on its test split"
 
 
+def test_validation_images_that_the_source_knows_are_counted_and_told(
+    make_plan: MakePlan, clean: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = folder(tmp_path / "source", first=5000)
+    line = ("source=image_folder", f"source.root={source}", "source.pretrain.budget.steps=2")
+    plan = data(make_plan, clean, "refuse", *line)
+    found: Any = plan.notes["near_duplicates"]
+    assert found["source_validation"]["exact"] == 0
+    assert "validation images" not in caplog.text
+    known = plan.data.store.ids[plan.data.splits.validation[0]]
+    shutil.copy(clean / known, source / "train" / "bee" / "x.png")
+    found = data(make_plan, clean, "refuse", *line).notes["near_duplicates"]
+    assert found["source_validation"]["exact"] == 1
+    assert found["source_validation"]["examples"][0][0] == known
+    assert "validation images are also in the source, such as " + known in caplog.text
+
+
 def test_noise_in_the_place_of_the_images_is_no_copy(
     make_plan: MakePlan, clean: Path, tmp_path: Path
 ) -> None:

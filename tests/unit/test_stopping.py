@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transferlab.module import TransferModule
 from transferlab.planning import Plan
 from transferlab.records import sha256_file
 from transferlab.run import execute
-from transferlab.stopping import NOTICE, STOPPABLE, Stopped, stopping
+from transferlab.stopping import NOTICE, STOPPABLE, Stopped, interrupts_kept, stopping
 
 MakePlan = Callable[..., Plan]
 RUN = ("source=none", "strategy=scratch", "budget.steps=6", "checkpoint.every_minutes=null")
@@ -77,3 +78,30 @@ def test_a_notice_before_the_first_step_costs_nothing(make_plan: MakePlan) -> No
 
 def test_who_records_failures_lets_a_stop_pass() -> None:
     assert not issubclass(Stopped, Exception)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that heeds Ctrl-C, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_that_a_finaliser_dropped_comes_again() -> None:
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0)  # here the handler has run
+
+    dropped: list[bool] = []
+
+    def work() -> None:
+        Closing()
+        dropped.append(True)
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), interrupts_kept():
+        work()
+    assert dropped, "it was raised anew, not the first time"

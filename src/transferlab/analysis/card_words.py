@@ -188,6 +188,9 @@ def _copies(found: Record | None) -> str:
         own = found.get(name)
         said = "not known" if own is None else f"{own['exact']} exact, {own['near']} near"
         parts.append(f"{name.replace('_', ' and ')} {said}")
+    seen = found.get("source_validation")
+    if seen and seen["exact"] + seen["near"]:
+        parts.append(f"source and validation {seen['exact']} exact, {seen['near']} near")
     return f"Copies of test images among those learned from: {'; '.join(parts)}."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from transferlab import __version__
 from transferlab.errors import INTERRUPTED, RunError, UserError, nearest
 from transferlab.redaction import redacted
-from transferlab.stopping import STOPPED, Stopped
+from transferlab.stopping import STOPPED, Stopped, interrupts_kept
 
 COMMANDS = {
     "run": "make a run, a grid of runs (-m) or a whole study (experiment=NAME)",
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        return _command(arguments[0])(arguments[1:])
+        with interrupts_kept():
+            return _command(arguments[0])(arguments[1:])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
