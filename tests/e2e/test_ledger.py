@@ -100,6 +100,16 @@ def records(place: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def _wait_for_work(driver: "subprocess.Popen[bytes]", place: Path) -> None:
+    """Wait until a run takes steps, or the driver ends."""
+    begun = time.time()
+    while driver.poll() is None:
+        times = (path.stat().st_mtime for path in place.glob("outputs/short/runs/*/metrics.jsonl"))
+        if any(at > begun for at in times):
+            return
+        time.sleep(0.05)
+
+
 def left_behind(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*.tmp")]
 
@@ -150,10 +160,11 @@ def test_kills_at_random_moments_lose_nothing(twin: Path, place: Path, fresh_cac
     for _ in range(4 * KILLS + 4):
         with start(place, "log", fresh_cache) as driver:
             while driver.poll() is None and kills < KILLS:
-                time.sleep(chance.uniform(0.2, 12 if kills % 2 else 2))
+                if kills % 4:  # the others come at any moment, most of them before any run
+                    _wait_for_work(driver, place)
+                time.sleep(chance.uniform(0.1, 4))
                 alive = family(driver.pid)
                 seen |= set(alive)
-                # by turns: most of a short study passes before its workers are there
                 victims = alive[:1] if kills % 2 else alive[1:]
                 if victims and driver.poll() is None:
                     with suppress(psutil.NoSuchProcess):
