@@ -93,7 +93,7 @@ def start(place: Path, log: str, cache: Path) -> "subprocess.Popen[bytes]":
 
 def records(place: Path) -> dict[str, dict[str, Any]]:
     found = [json.loads(p.read_text()) for p in place.glob("outputs/short/runs/*/run.json")]
-    dropped = ("cost", "environment", "log")
+    dropped = ("cost", "environment", "log", "resumed_at_steps")
     return {
         one["run_id"]: {key: value for key, value in one.items() if key not in dropped}
         for one in found
