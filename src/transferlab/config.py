@@ -169,6 +169,7 @@ class TrainerConfig:
     validations: int = 5  # how often validation runs, evenly over the budget
     prune_below: list[float] | None = None  # a score a validation; a run below it stops
     log_every: int = 10  # optimiser steps
+    reuse_gb: float = 2.0  # GiB for what a frozen part computes, once a phase; 0: at every step
     channels_last: bool = True
     data: str = "auto"  # decoded images on the device, or streamed by workers
     workers: int = 0

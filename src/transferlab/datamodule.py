@@ -1,7 +1,8 @@
 """Batches by index: decoded images in, normalised and augmented input out, on the device."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,16 +25,27 @@ EVALUATION_BATCH = 128
 """Images at a time in evaluation, where training does not take more."""
 
 
-class Batch(NamedTuple):
-    """What a step sees: (B, C, H, W) input, labels, (B,) item positions.
+class Batch:
+    """What a step sees.
 
-    Labels are (B,) class numbers, or (B, K) probabilities in training under an augmentation that
-    mixes images.
+    Args:
+        images: (B, C, H, W) input, or what makes it: not every step asks for it.
+        labels: (B,) class numbers, or (B, K) probabilities in training under an augmentation
+            that mixes images.
+        positions: (B,) items.
     """
 
-    images: Tensor
-    labels: Tensor
-    positions: Tensor
+    def __init__(
+        self, images: Tensor | Callable[[], Tensor], labels: Tensor, positions: Tensor
+    ) -> None:
+        self._images, self.labels, self.positions = images, labels, positions
+
+    @property
+    def images(self) -> Tensor:
+        """The (B, C, H, W) input, made when it is first asked for."""
+        if not isinstance(self._images, Tensor):
+            self._images = self._images()
+        return self._images
 
 
 class TransferDataModule(LightningDataModule):
@@ -123,17 +135,37 @@ class TransferDataModule(LightningDataModule):
         """Gather, augment and normalise a batch on the device."""
         del dataloader_idx
         positions: Tensor = batch["positions"]
-        raw = batch["images"] if self._resident is None else self._resident[positions]
-        images = raw.to(torch.float32).div_(255)
         labels = self._labels[positions]
-        if batch["step"] >= 0:
-            images, labels = self._augment(images, labels, batch)
+        if batch["step"] < 0 or not self.augmentations:
+            return Batch(partial(self._input, batch), labels, positions)
+        images, labels = self._augment(self._pixels(batch), labels, batch)
+        return Batch(self._normalised(images), labels, positions)
+
+    def images(self, positions: Positions, device: torch.device) -> Tensor:
+        """Return the (B, C, H, W) input of some items as evaluation sees it."""
+        return self._input({"positions": torch.from_numpy(positions).to(device)})
+
+    def _input(self, batch: dict[str, Any]) -> Tensor:
+        return self._normalised(self._pixels(batch))
+
+    def _pixels(self, batch: dict[str, Any]) -> Tensor:
+        """Return a batch's images in [0, 1]; they are read now unless that was done ahead."""
+        positions: Tensor = batch["positions"]
+        if self._resident is not None:
+            raw = self._resident[positions]
+        elif "images" in batch:
+            raw = batch["images"]
+        else:
+            raw = torch.from_numpy(self.store.images(positions.cpu().numpy())).to(positions.device)
+        return raw.to(torch.float32).div_(255)
+
+    def _normalised(self, images: Tensor) -> Tensor:
         images = self.preprocessing.normalise(images)
         if self.trainer:  # Lightning converts what a loader serves, and this was made after that
             images = self.trainer.precision_plugin.convert_input(images)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, labels, positions)
+        return images
 
     def _augment(
         self, images: Tensor, labels: Tensor, batch: dict[str, Any]
@@ -169,12 +201,16 @@ class TransferDataModule(LightningDataModule):
         return self.data == "device" or wanted <= SHARE_OF_DEVICE_MEMORY * free
 
     def _source(self) -> ImageStore | None:
-        return None if self._resident is not None else self.store
+        return self.store if self._resident is None and self.workers else None
 
     def _share(self) -> Share:
         if self.trainer is None:
             return Share(parts=self.accumulate)
         return Share(self.trainer.global_rank, self.trainer.world_size, self.accumulate)
+
+    def share_of(self, positions: Positions) -> Positions:
+        """Return the items that evaluation on this rank meets."""
+        return self._in_order(positions).positions
 
     def _in_order(self, positions: Positions) -> InOrder:
         share = self._share()

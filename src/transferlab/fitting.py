@@ -29,12 +29,14 @@ from transferlab.checkpoints import FOLDER, last_checkpoint
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, scores, write_predictions
+from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.planning import Plan
 from transferlab.randomness import derive_seed
 from transferlab.records import FORMAT
 from transferlab.refitting import can_refit, needs_training
+from transferlab.reuse import Reuse
 from transferlab.trainers import interruptible, make_trainer, quiet, replicas
 
 
@@ -127,12 +129,16 @@ def assemble(
     if cfg.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     module = _module(cfg, model)
+    data = _datamodule(plan)
+    if cfg.trainer.reuse_gb and not (cfg.trainer.compile or cfg.trainer.gradient_checkpointing):
+        own = int(cfg.batch_size) // ranks(cfg.trainer)
+        module.reuse = Reuse(data, own, float(cfg.trainer.reuse_gb) * 2**30)
     module.loss.prepare(torch.as_tensor(store.labels[plan.train]), len(store.classes))
     strategy = strategy_callbacks(cfg)
     torch.manual_seed(derive_seed(cfg.seed, "adapters"))  # whatever backbone and head have drawn
     for callback in strategy:
         callback.adapt(model)
-    return module, _datamodule(plan), strategy
+    return module, data, strategy
 
 
 def train(

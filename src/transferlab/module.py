@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,6 +20,7 @@ from transferlab.losses import ClassLoss
 from transferlab.model import TransferModel
 from transferlab.optim import parameter_groups
 from transferlab.randomness import derive_seed
+from transferlab.reuse import Reuse
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -39,6 +41,9 @@ class TransferModule(LightningModule):
         scheduler: a partial that takes the optimizer, or None for constant rates.
         seed: from which every step's generators are seeded.
         compiled: whether ``torch.compile`` computes the backbone's part of the training step.
+
+    Attributes:
+        reuse: computes what is frozen once; without it that is done at every step.
     """
 
     def __init__(
@@ -59,18 +64,25 @@ class TransferModule(LightningModule):
         self.last_loss = torch.tensor(0.0)
         self._first_bad = torch.tensor(-1)
         self.compiled = compiled
-        self.recompile()
+        self.reuse: Reuse | None = None
+        self._features: Callable[[Tensor], Tensor] = model.features
 
-    def recompile(self) -> None:
-        """Compile the training step anew, where asked for; evaluation is never compiled.
+    def what_trains_changed(self, steps: int) -> None:
+        """Settle how the coming steps are computed: whoever changes what trains calls this.
 
-        Training has one shape of batch, so it is compiled for that shape alone. Whoever changes
-        what trains must forget earlier graphs (``torch._dynamo.reset``) and call this.
+        The training step is compiled anew where asked for: an earlier graph would leave newly
+        thawed parameters without gradients. Training has one shape of batch, so it is compiled for
+        that shape alone; evaluation is never compiled.
+
+        Args:
+            steps: optimiser steps for which it stays as it is now, at the most.
         """
-        plain = self.model.features
-        self._features: Callable[[Tensor], Tensor] = (
-            torch.compile(plain, dynamic=False) if self.compiled else plain
-        )
+        if self.compiled:
+            torch._dynamo.reset()
+            self._features = torch.compile(self.model.features, dynamic=False)
+        if self.reuse is not None:
+            with self.trainer.precision_plugin.forward_context():
+                self.reuse.begin(self.model, self.device, steps)
 
     def strategy_callbacks(self) -> list[StrategyCallback]:
         """Return the strategy's callbacks, in the order of its YAML."""
@@ -100,7 +112,9 @@ class TransferModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties of the strategy included."""
-        features = self._features(batch.images)
+        features = None if self.reuse is None else self.reuse.training(batch)
+        if features is None:
+            features = self._features(batch.images)
         loss: Tensor = self.loss(self.model.head(features), batch.labels) * self._part(batch)
         for callback in self._penalties:
             penalty = callback.penalty(self.model, features)
@@ -156,16 +170,21 @@ class TransferModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the (B, C) logits and (B,) positions of a batch."""
-        self.validation_outputs.append(self._outputs(batch))
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        features = self.reuse.validation(batch) if self.reuse and fitting else None
+        logits = self.model(batch.images) if features is None else self.model.head(features)
+        self.validation_outputs.append(self._outputs(logits, batch))
 
     def predict_step(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the (B, C) logits and (B,) positions of a batch."""
-        return self._outputs(batch)
+        return self._outputs(self.model(batch.images), batch)
 
-    def _outputs(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        logits = self.model(batch.images).float().cpu().numpy()
-        if not np.isfinite(logits).all():  # the last update can do it, after the last finite loss
+    def _outputs(
+        self, logits: Tensor, batch: Batch
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        outputs = logits.float().cpu().numpy()
+        if not np.isfinite(outputs).all():  # the last update can do it, after the last finite loss
             raise DivergedError(f"outputs are NaN or infinite after {self.global_step} steps")
-        return logits, batch.positions.cpu().numpy()
+        return outputs, batch.positions.cpu().numpy()

@@ -183,6 +183,12 @@ class Timeline:
                 starts.append(begun + (length or 0))
         return starts
 
+    def extent(self, index: int, transitions: Sequence[Transition] = ()) -> int:
+        """Return how many optimiser steps a phase that has begun takes, at the most."""
+        starts = [*self.starts(transitions), self.steps]
+        end = next(start for start in starts[index + 1 :] if start is not None)
+        return end - (starts[index] or 0)
+
     def phase_at(self, step: int, transitions: Sequence[Transition] = ()) -> int:
         """Return the number of the phase that optimiser step ``step`` (from 0) belongs to."""
         begun = [

@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("parts of a model", ("parts",)),
     ("assembly", ("model", "phase_plan", "split_data", "datamodule", "evaluation")),
-    ("assembled", ("assembling", "refitting", "layer_taps")),
+    ("assembled", ("assembling", "refitting", "layer_taps", "frozen_part", "reuse")),
     ("what may be claimed", ("further_tests", "integrity", "provenance")),
     ("policy", ("callbacks", "planning", "baselines")),
     ("learning", ("module", "trainers")),

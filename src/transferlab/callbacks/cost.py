@@ -59,6 +59,10 @@ class Cost(Callback):
             self._trained = trained
             count = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
             self.trainable_parameters = max(self.trainable_parameters, count)
+            reuse = getattr(pl_module, "reuse", None)
+            if reuse is not None:
+                self.training_multiply_adds += reuse.multiply_adds
+                reuse.multiply_adds = 0
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()  # type: ignore[no-untyped-call]
 

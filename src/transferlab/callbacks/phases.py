@@ -17,8 +17,8 @@ from transferlab.callbacks.trainer_facts import (
     budget_steps,
     check_optimizer,
     only_optimizer,
-    recompile,
     steps_per_epoch,
+    tell_of_change,
     watched_score,
 )
 from transferlab.curves import Curve
@@ -67,6 +67,7 @@ class Phases(StrategyCallback):
         self._scores: list[tuple[int, int, float]] = []  # phase, step, score
         self._best: dict[str, Any] = {}
         self._applied: int | None = None
+        self._told: int | None = None
         self._unchecked = False
 
     def schedule(self, parts: Parts, steps: int, steps_per_epoch: float) -> list[Phase]:
@@ -135,7 +136,7 @@ class Phases(StrategyCallback):
             group.setdefault("initial_lr", group["lr"])
         optimizer.register_step_pre_hook(lambda *_: self._set_rates(trainer, optimizer))
         optimizer.register_step_post_hook(lambda *_: _put_back(optimizer))
-        self._applied = None
+        self._applied = self._told = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply the state of the step at which this process starts or resumes."""
@@ -149,6 +150,9 @@ class Phases(StrategyCallback):
     ) -> None:
         """Apply the state that belongs to the coming optimiser step."""
         self._apply(trainer, pl_module)
+        if self._told != self._applied:
+            self._told = self._applied
+            tell_of_change(pl_module, self._timeline.extent(self._applied or 0, self.transitions))
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -219,7 +223,6 @@ class Phases(StrategyCallback):
                     parameter.grad = None
             if isinstance(self._model, TransferModel):
                 self._model.hold(state.modes)
-            recompile(pl_module)
             _rewrap(trainer, pl_module)
         for module, mode in state.modes:  # a loop of your own may have called train()
             if module.training != mode:

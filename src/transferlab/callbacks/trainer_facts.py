@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
@@ -81,11 +80,11 @@ def steps_per_epoch(trainer: Trainer) -> float:
     return float(math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
 
 
-def recompile(pl_module: LightningModule) -> None:
-    """Forget compiled graphs: they would leave newly thawed parameters without gradients."""
-    if getattr(pl_module, "compiled", False):
-        torch._dynamo.reset()
-        pl_module.recompile()  # type: ignore[operator]
+def tell_of_change(pl_module: LightningModule, steps: int) -> None:
+    """Tell a module that wants to know it that other parameters train for so many steps."""
+    told = getattr(pl_module, "what_trains_changed", None)
+    if told is not None:
+        told(steps)
 
 
 def watched_score(trainer: Trainer, pl_module: LightningModule, monitor: str) -> float:

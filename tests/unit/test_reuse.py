@@ -1,0 +1,115 @@
+"""Fits behind a frozen part end with the weights, scores and cost that they should."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from transferlab import fitting
+from transferlab.fitting import Fit
+from transferlab.planning import Plan
+
+LINE = (
+    "backbone=timm", "backbone.image_size=32", "source=none", "strategy.init=source",
+    "target.shots=6", "budget.steps=150", "optimizer=sgd", "optimizer.lr=0.01", "batch_size=10",
+    "trainer.validations=6", "trainer.precision=32-true",
+)  # fmt: skip
+GRADUAL = ("strategy=gradual_unfreezing", "strategy.callbacks.gradual_unfreezing.share=0.9")
+FROZEN = ("strategy=feature_extraction",)
+
+
+@pytest.fixture
+def fit(make_plan: Callable[..., Plan]) -> Callable[..., Fit]:
+    """Fit a short run, with or without reuse."""
+
+    def run(*overrides: str, reuse: bool) -> Fit:
+        plan = make_plan(*LINE, *overrides, f"trainer.reuse_gb={2 if reuse else 0}")
+        made = plan.directory.with_name(f"{plan.run_id}-{reuse}")
+        return fitting.fit(plan, None, made, [])
+
+    return run
+
+
+def apart(one: Fit, other: Fit) -> float:
+    pairs = zip(one.module.model.state_dict().values(),
+                other.module.model.state_dict().values(), strict=True)  # fmt: skip
+    return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("strategy", [FROZEN, GRADUAL], ids=["frozen", "gradual"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "mobilenetv3_small_050", "test_convnext", "vit_tiny_patch16_224"]
+)
+def test_a_fit_ends_as_without(name: str, strategy: tuple[str, ...], fit: Any) -> None:
+    line = (f"backbone.name={name}", *strategy)
+    plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
+    assert apart(plain, reusing) < 1e-5
+    for one, other in zip(plain.history.curve, reusing.history.curve, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert reusing.cost.training_multiply_adds < plain.cost.training_multiply_adds
+    assert reusing.cost.trainable_parameters == plain.cost.trainable_parameters
+
+
+def test_the_frozen_part_sees_every_image_once_a_phase(
+    fit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    assembled = fitting.assemble
+
+    def watching(plan: Plan, weights: Any) -> Any:
+        module, data, callbacks = assembled(plan, weights)
+        stem = module.model.backbone.conv1
+        stem.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        return module, data, callbacks
+
+    monkeypatch.setattr(fitting, "assemble", watching)
+    fit("backbone.name=test_resnet", *FROZEN, reuse=True)
+    # 60 training and 20 validation images in blocks of 64; the batch that norms are fitted to
+    once = [64, 64]
+    assert seen[-2:] == once
+    assert sum(seen) <= 60 + sum(once)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("augmentation=light",), "augmented"),
+        (("budget.steps=11",), "less than 2 times"),
+        (("strategy=fine_tune",), "nothing in front"),
+        (("trainer.reuse_gb=1e-7",), "takes 0.0 GiB for 60 images"),
+    ],
+)
+def test_where_it_would_be_wrong_or_useless_the_whole_model_runs(
+    more: tuple[str, ...], why: str, make_plan: Callable[..., Plan]
+) -> None:
+    plan = make_plan(*LINE, "backbone.name=test_resnet", *FROZEN, *more)
+    made = fitting.fit(plan, None, plan.directory, [])
+    assert made.module.reuse is not None
+    assert why in str(made.module.reuse.why_not)
+
+
+def test_validation_images_that_find_no_room_go_through_the_model(
+    fit: Any, make_plan: Callable[..., Plan]
+) -> None:
+    """The training images' 60 rows of 96 numbers fit, 20 more do not."""
+    line = ("backbone.name=test_resnet", *FROZEN)
+    plan = make_plan(*LINE, *line, f"trainer.reuse_gb={60 * 96 * 4.5 / 2**30}")
+    tight = fitting.fit(plan, None, plan.directory, [])
+    assert tight.module.reuse is not None
+    assert tight.module.reuse.why_not is None
+    assert apart(tight, fit(*line, reuse=False)) < 1e-5
+
+
+def test_dropout_in_front_is_still_and_behind_it_drops(fit: Any) -> None:
+    line = ("backbone.name=test_convnext", "+backbone.kwargs.drop_path_rate=0.3", *GRADUAL)
+    plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
+    assert apart(plain, reusing) < 1e-5
+
+
+def test_under_mixed_precision_too(fit: Any) -> None:
+    line = ("backbone.name=test_resnet", *FROZEN, "trainer.precision=bf16-mixed")
+    plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
+    assert apart(plain, reusing) < 1e-2
+    head = reusing.module.model.head
+    assert all(p.dtype == torch.float32 for p in head.parameters())
