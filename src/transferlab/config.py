@@ -170,6 +170,7 @@ class TrainerConfig:
     prune_below: list[float] | None = None  # a score a validation; a run below it stops
     log_every: int = 10  # optimiser steps
     reuse_gb: float = 2.0  # GiB for what a frozen part computes, once a phase; 0: at every step
+    feature_cache_gb: float = 10.0  # GiB on disk for what equal frozen parts compute; 0: none
     channels_last: bool = True
     data: str = "auto"  # decoded images on the device, or streamed by workers
     workers: int = 0
@@ -253,6 +254,7 @@ class RunConfig:
     head: Any = MISSING
     strategy: StrategyConfig = MISSING
     augmentation: Any = None
+    views: int | None = None  # of an augmented image, in turn; None: another one at every step
     optimizer: Any = MISSING
     scheduler: Any = None
     loss: Any = MISSING

@@ -33,12 +33,17 @@ class Batch:
         labels: (B,) class numbers, or (B, K) probabilities in training under an augmentation
             that mixes images.
         positions: (B,) items.
+        views: (B,) which of its views an item shows; None where it has no fixed ones.
     """
 
     def __init__(
-        self, images: Tensor | Callable[[], Tensor], labels: Tensor, positions: Tensor
+        self,
+        images: Tensor | Callable[[], Tensor],
+        labels: Tensor,
+        positions: Tensor,
+        views: Tensor | None = None,
     ) -> None:
-        self._images, self.labels, self.positions = images, labels, positions
+        self._images, self.labels, self.positions, self.views = images, labels, positions, views
 
     @property
     def images(self) -> Tensor:
@@ -64,6 +69,7 @@ class TransferDataModule(LightningDataModule):
             ``auto`` keeps them on an accelerator if they take at most a quarter of its memory.
         workers: processes that read ahead where images are streamed.
         channels_last: memory format of the input.
+        views: of every augmented image, shown one an epoch, in turn; None augments anew each time.
     """
 
     def __init__(  # noqa: PLR0913 - one argument per fact; they are the run's own
@@ -81,6 +87,7 @@ class TransferDataModule(LightningDataModule):
         data: str = "auto",
         workers: int = 0,
         channels_last: bool = True,
+        views: int | None = None,
     ) -> None:
         super().__init__()
         self.store, self.train, self.validation = store, train, validation
@@ -88,6 +95,7 @@ class TransferDataModule(LightningDataModule):
         self.batch_size, self.accumulate = batch_size, accumulate
         self.steps, self.seed = steps, seed
         self.data, self.workers, self.channels_last = data, workers, channels_last
+        self.views = views if augmentations else None
         self.predicted: list[Positions] = []
         self._labels = torch.as_tensor(np.asarray(store.labels))
         self._resident: Tensor | None = None
@@ -138,15 +146,33 @@ class TransferDataModule(LightningDataModule):
         labels = self._labels[positions]
         if batch["step"] < 0 or not self.augmentations:
             return Batch(partial(self._input, batch), labels, positions)
-        images, labels = self._augment(self._pixels(batch), labels, batch)
+        if not self.mixes:
+            views = None if self.views is None else batch["epochs"].to(positions) % self.views
+            return Batch(partial(self._augmented, batch, views), labels, positions, views)
+        images, labels = self._mixed(batch, labels)
         return Batch(self._normalised(images), labels, positions)
 
-    def images(self, positions: Positions, device: torch.device) -> Tensor:
-        """Return the (B, C, H, W) input of some items as evaluation sees it."""
-        return self._input({"positions": torch.from_numpy(positions).to(device)})
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed with others of their batch."""
+        return any(isinstance(module, Mixing) for module in self.augmentations)
+
+    def images(self, positions: Positions, device: torch.device, view: int | None = None) -> Tensor:
+        """Return the (B, C, H, W) input of some items as evaluation sees it, or a view of them."""
+        items = torch.from_numpy(positions).to(device)
+        if view is None:
+            return self._input({"positions": items})
+        return self._augmented({"positions": items}, torch.full_like(items, view))
 
     def _input(self, batch: dict[str, Any]) -> Tensor:
         return self._normalised(self._pixels(batch))
+
+    def _augmented(self, batch: dict[str, Any], views: Tensor | None) -> Tensor:
+        images = self._pixels(batch)
+        with torch.autocast(images.device.type, enabled=False):  # it may be asked for in a step
+            for module, own in zip(self.augmentations, self._draws(batch, views), strict=True):
+                images = module(images, own)
+        return self._normalised(images)
 
     def _pixels(self, batch: dict[str, Any]) -> Tensor:
         """Return a batch's images in [0, 1]; they are read now unless that was done ahead."""
@@ -167,18 +193,12 @@ class TransferDataModule(LightningDataModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _augment(
-        self, images: Tensor, labels: Tensor, batch: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Apply the augmentations in order; one that mixes images turns labels into (B, C)."""
-        if not self.augmentations:
-            return images, labels
-        step = int(batch["step"])
-        needs = [int(module.draws) for module in self.augmentations]  # type: ignore[arg-type]
-        numbers = sample_uniforms(self.seed, step, batch["positions"], sum(needs))
-        uniforms = torch.split(numbers, needs, dim=1)
-        rank = self.trainer.global_rank if self.trainer else 0
-        for index, (module, own) in enumerate(zip(self.augmentations, uniforms, strict=True)):
+    def _mixed(self, batch: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply augmentations of which some mix images, which turns labels into (B, C)."""
+        images = self._pixels(batch)
+        step, rank = int(batch["step"]), self.trainer.global_rank if self.trainer else 0
+        draws = self._draws(batch, None)
+        for index, (module, own) in enumerate(zip(self.augmentations, draws, strict=True)):
             if isinstance(module, Mixing):
                 if labels.ndim == 1:
                     labels = one_hot(labels, len(self.store.classes)).to(images.dtype)
@@ -188,6 +208,19 @@ class TransferDataModule(LightningDataModule):
             else:
                 images = module(images, own)
         return images, labels
+
+    def _draws(self, batch: dict[str, Any], views: Tensor | None) -> Sequence[Tensor]:
+        """Return the (B, draws) numbers of each augmentation: by step, or by view."""
+        positions: Tensor = batch["positions"]
+        needs = [int(module.draws) for module in self.augmentations]  # type: ignore[arg-type]
+        if views is None:
+            numbers = sample_uniforms(self.seed, int(batch["step"]), positions, sum(needs))
+            return torch.split(numbers, needs, dim=1)
+        numbers = torch.empty(len(positions), sum(needs), device=positions.device)
+        for view in set(views.tolist()):
+            own = views == view
+            numbers[own] = sample_uniforms(self.seed, view, positions[own], sum(needs))
+        return torch.split(numbers, needs, dim=1)
 
     def _keeps_on(self, device: torch.device) -> bool:
         if self.data == "stream" or device.type == "cpu":

@@ -15,6 +15,7 @@ from transferlab.assembling import build_model
 from transferlab.backbones.execution import recompute_activations, synchronise_norms
 from transferlab.backbones.weights import StateDict, load_backbone
 from transferlab.building import build
+from transferlab.cache import cache_folder
 from transferlab.callbacks.base import StrategyCallback
 from transferlab.callbacks.best_weights import BestWeights
 from transferlab.callbacks.checkpointing import Checkpointing
@@ -29,6 +30,7 @@ from transferlab.checkpoints import FOLDER, last_checkpoint
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, scores, write_predictions
+from transferlab.feature_cache import FeatureCache
 from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
@@ -130,9 +132,7 @@ def assemble(
         model = model.to(memory_format=torch.channels_last)
     module = _module(cfg, model)
     data = _datamodule(plan)
-    if cfg.trainer.reuse_gb and not (cfg.trainer.compile or cfg.trainer.gradient_checkpointing):
-        own = int(cfg.batch_size) // ranks(cfg.trainer)
-        module.reuse = Reuse(data, own, float(cfg.trainer.reuse_gb) * 2**30)
+    module.reuse = _reuse(cfg, data)
     module.loss.prepare(torch.as_tensor(store.labels[plan.train]), len(store.classes))
     strategy = strategy_callbacks(cfg)
     torch.manual_seed(derive_seed(cfg.seed, "adapters"))  # whatever backbone and head have drawn
@@ -150,7 +150,10 @@ def train(
     resume: Path | None = None,
 ) -> None:
     """Fit what :func:`assemble` built; ``resume`` is a checkpoint of the same run to go on from."""
-    trains = needs_training(module.model, all(c.trains_backbone() for c in strategy))
+    changes = all(c.trains_backbone() for c in strategy)
+    trains = needs_training(module.model, changes)
+    if not trains and not changes:
+        module.model.backbone.requires_grad_(False)  # no phase will say so
     fresh = resume is None and weights is None and trainer.max_steps != 0
     if fresh and (not trains or _norms_stand_still(module.model, data, strategy)):
         _calibrate_norms(module.model, data, trainer)
@@ -193,6 +196,16 @@ def _module(cfg: DictConfig, model: TransferModel) -> TransferModule:
     )
 
 
+def _reuse(cfg: DictConfig, data: TransferDataModule) -> Reuse | None:
+    trainer = cfg.trainer
+    if not trainer.reuse_gb or trainer.compile or trainer.gradient_checkpointing:
+        return None
+    on_disk = float(trainer.feature_cache_gb) * 2**30
+    cache = FeatureCache(cache_folder() / "features", on_disk) if on_disk else None
+    own = int(cfg.batch_size) // ranks(trainer)
+    return Reuse(data, own, float(trainer.reuse_gb) * 2**30, cache)
+
+
 def _datamodule(plan: Plan) -> TransferDataModule:
     cfg = plan.cfg
     return TransferDataModule(
@@ -208,6 +221,7 @@ def _datamodule(plan: Plan) -> TransferDataModule:
         data=cfg.trainer.data,
         workers=cfg.trainer.workers,
         channels_last=cfg.trainer.channels_last,
+        views=cfg.views,
     )
 
 

@@ -1,13 +1,15 @@
 """A model cut in two: the part in front that computes the same at every step, and the rest."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from transferlab.fingerprint import fingerprint
 from transferlab.model import TransferModel
+from transferlab.records import sha256_record
 
 Values = tuple[Tensor, ...]
 RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "drop_path")
@@ -29,14 +31,27 @@ class Cut:
     other module (a block, as a rule) is taken whole. It may not depend on the mode that the
     backbone itself is in, nor on the values or the number of the images.
 
+    Where the whole backbone is fixed, as it also is in a model in eval mode that is frozen, it is
+    taken whole: nothing need be followed.
+
     Args:
-        model: in train mode, its frozen modules held in eval mode.
+        model: in train mode, its frozen modules held in eval mode; or in eval mode.
+
+    Attributes:
+        key: hash of all that :meth:`before` follows from, images apart: code, settings, weights.
 
     Raises:
         NoCutError: nothing in front is fixed, or the forward pass can't be followed.
     """
 
     def __init__(self, model: TransferModel) -> None:
+        self._before: nn.Module
+        self._after: nn.Module
+        if _is_fixed(model.backbone):
+            self._before, self._after = _Backbone(model), nn.Identity()
+            takes = getattr(model.head, "takes", "pooled")
+            self.key = sha256_record([model.name, takes, fingerprint(model.backbone)])
+            return
         root = _Features(model)
         graph = _followed(root)
         modules = dict(root.named_modules())
@@ -60,14 +75,28 @@ class Cut:
         if not learned or images in crossing:
             raise NoCutError("nothing in front of the model is frozen")
         inputs = {images: None} | dict.fromkeys(crossing)
-        self.before = cast(
-            Callable[[Tensor], Values], _part(root, graph, [images], crossing, whole=False)
-        )
+        front = _part(root, graph, [images], crossing, whole=False)
+        self._before = front
+        own = {name: fingerprint(part) for name, part in front.named_children()}
+        self.key = sha256_record([model.name, front.code, own])
         self._after = _part(root, graph, list(inputs)[1:], _outputs(graph), whole=True)
 
+    def before(self, images: Tensor) -> Values:
+        """Map (B, C, H, W) images to what crosses the cut."""
+        return cast(Values, self._before(images))
+
     def after(self, values: Values) -> Tensor:
-        """Map what :attr:`before` returned, of any of the images, to features."""
+        """Map what :meth:`before` returned, of any of the images, to features."""
         return cast(Tensor, self._after(*values))
+
+
+class _Backbone(nn.Module):
+    def __init__(self, model: TransferModel) -> None:
+        super().__init__()
+        self.backbone, self._features = model.backbone, model.features
+
+    def forward(self, images: Tensor) -> Values:
+        return (self._features(images),)
 
 
 class _Features(nn.Module):
@@ -127,10 +156,7 @@ def _said(node: fx.Node) -> tuple[Any, ...]:
 def _stands(node: fx.Node, root: nn.Module, modules: dict[str, nn.Module]) -> bool:
     """Say whether a node computes the same at every step, given the same inputs."""
     if node.op == "call_module":
-        module = modules[str(node.target)]
-        return not any(p.requires_grad for p in module.parameters()) and not any(
-            part.training for part in module.modules()
-        )
+        return _is_fixed(modules[str(node.target)])
     if node.op == "get_attr":
         value: Any = root
         for name in str(node.target).split("."):
@@ -138,6 +164,12 @@ def _stands(node: fx.Node, root: nn.Module, modules: dict[str, nn.Module]) -> bo
         return not value.requires_grad
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return not any(word in name for word in RANDOM)
+
+
+def _is_fixed(module: nn.Module) -> bool:
+    return not any(p.requires_grad for p in module.parameters()) and not any(
+        part.training for part in module.modules()
+    )
 
 
 def _outputs(graph: fx.Graph) -> Any:

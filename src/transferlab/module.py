@@ -1,7 +1,7 @@
 """The LightningModule: nothing in it differs between strategies."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from transferlab.callbacks.base import StrategyCallback, is_overridden
 from transferlab.collectives import from_all
-from transferlab.datamodule import Batch
+from transferlab.datamodule import Batch, Positions
 from transferlab.errors import RunError
 from transferlab.losses import ClassLoss
 from transferlab.model import TransferModel
@@ -171,15 +171,32 @@ class TransferModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the (B, C) logits and (B,) positions of a batch."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        features = self.reuse.validation(batch) if self.reuse and fitting else None
-        logits = self.model(batch.images) if features is None else self.model.head(features)
+        known = self.reuse.data.validation if self.reuse and fitting else None
+        logits = self._evaluated(batch, known)
         self.validation_outputs.append(self._outputs(logits, batch))
 
     def predict_step(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the (B, C) logits and (B,) positions of a batch."""
-        return self._outputs(self.model(batch.images), batch)
+        known = None
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.reuse is not None and data is self.reuse.data:
+            known = self.reuse.data.predicted[dataloader_idx]
+        return self._outputs(self._evaluated(batch, known), batch)
+
+    def on_predict_start(self) -> None:
+        """Find out what of the prediction other runs have computed."""
+        if self.reuse is not None:
+            self.reuse.begin_evaluation(self.model)
+
+    def _evaluated(self, batch: Batch, positions: Positions | None) -> Tensor:
+        """Return logits; ``positions`` are those of all items of this evaluation, where known."""
+        features = None
+        if self.reuse is not None and positions is not None:
+            features = self.reuse.evaluation(batch, positions)
+        logits = self.model(batch.images) if features is None else self.model.head(features)
+        return cast(Tensor, logits)
 
     def _outputs(
         self, logits: Tensor, batch: Batch

@@ -130,6 +130,7 @@ def source_config(cfg: DictConfig) -> DictConfig:
     if own.get("parts"):
         whole["target"] |= {key: own[key] for key in ("parts", "join", "leave_out")}
     whole |= {key: pretrain[key] for key in PRETRAIN_KEYS}
+    whole["views"] = None  # a choice for what adapts; pretraining sees every image anew
     whole |= {
         "source": own | {"kind": "none", "name": "none"} | dict.fromkeys(STARTS),
         "strategy": {"name": "pretrain", "init": "random", "groups": "stages", "callbacks": {}},
@@ -246,12 +247,14 @@ def _callbacks(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _execution(cfg: DictConfig) -> dict[str, Any]:
-    """Return the ways of computing that change a result, where they are not the plain one.
+    """Return the ways of training that change a result, where they are not the plain one.
 
     Micro-batches have norm statistics and dropout of their own; a compiled step rounds otherwise.
     """
     plain = {"accumulate": 1, "compile": False, "sync_norms": False}
     found = {key: cfg.trainer[key] for key, value in plain.items() if cfg.trainer[key] != value}
+    if cfg.views is not None and cfg.augmentation:
+        found["views"] = cfg.views
     if cfg.trainer.prune_below is not None:  # with none yet too: what comes after rests on it
         found["prune_below"] = [cfg.trainer.validations, list(cfg.trainer.prune_below)]
     return found

@@ -1,116 +1,97 @@
 """What a frozen part computes is computed once an image, not once a step."""
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from transferlab.datamodule import Batch, Positions, TransferDataModule
+from transferlab.feature_cache import Activations, FeatureCache
+from transferlab.fingerprint import fingerprint
 from transferlab.frozen_part import Cut, NoCutError, Values, per_image
 from transferlab.model import TransferModel
+from transferlab.records import FORMAT, sha256, sha256_record
 
 BLOCK = 64
 """Images that the frozen part takes at a time, always: in another company last bits could move."""
 PASSES = 2
 """Over the training images that a phase has to take at the least; fewer would gain nothing."""
+RANDOM = 1e-3
+"""Relative difference between two passes over the same images above which something is random."""
 
 
 class Bank:
-    """What leaves the frozen part, for some items; maps are kept as (n, H, W, C).
+    """What leaves the frozen part, for some items.
 
     Args:
         cut: of the model.
-        data: serves the images.
         positions: of the items, each once.
-        device: where the model lies.
-        most_bytes: that may be held.
-
-    Attributes:
-        bytes: that are held.
-        multiply_adds: that it took.
-
-    Raises:
-        NoCutError: the values take more than that, or are not one an image.
+        views: the items' activations, for each of their views.
+        items: in the whole dataset.
     """
 
     def __init__(
-        self,
-        cut: Cut,
-        data: TransferDataModule,
-        positions: Positions,
-        device: torch.device,
-        most_bytes: float,
+        self, cut: Cut, positions: Positions, views: Sequence[Activations], items: int
     ) -> None:
-        self.bytes, self.multiply_adds = 0, 0
-        self._cut, self._values = cut, list[Tensor]()
-        self._maps: list[bool] = []
-        blocks = -(-len(positions) // BLOCK)
-        with torch.no_grad():
-            for start in range(0, blocks * BLOCK, BLOCK):
-                own = positions[start : start + BLOCK]
-                images = data.images(np.resize(own, BLOCK), device)
-                with FlopCounterMode(display=False) if not start else nullcontext() as counter:
-                    found = per_image(cut.before(images), BLOCK)
-                if counter is not None:
-                    self.multiply_adds = counter.get_total_flops() // 2 * blocks
-                    self._make_room(found, len(positions), most_bytes)
-                for room, value in zip(self._values, self._kept(found), strict=True):
-                    room[start : start + len(own)] = value[: len(own)]
-        self._rows = torch.full((len(data.store),), -1, dtype=torch.int64)
+        self.bytes, self._cut, self._maps = sum(view.bytes for view in views), cut, views[0].maps
+        self._values = views[0].values
+        if len(views) > 1:
+            columns = zip(*(view.values for view in views), strict=True)
+            self._values = tuple(torch.cat(column) for column in columns)
+        self._items, device = len(positions), self._values[0].device
+        self._rows = torch.full((items,), -1, dtype=torch.int64)
         self._rows[torch.from_numpy(positions)] = torch.arange(len(positions))
         self._rows = self._rows.to(device)
 
-    def features(self, positions: Tensor) -> Tensor:
-        """Return the features of (B,) items."""
+    def features(self, positions: Tensor, views: Tensor | None = None) -> Tensor:
+        """Return the features of (B,) items, each in its view where there are several."""
         rows = self._rows[positions]
+        if views is not None:
+            rows = rows + views * self._items
         found = (value.index_select(0, rows) for value in self._values)
         pairs = zip(found, self._maps, strict=True)
         return self._cut.after(tuple(v.permute(0, 3, 1, 2) if own else v for v, own in pairs))
-
-    def _make_room(self, found: Values, images: int, most_bytes: float) -> None:
-        self._maps = [
-            v.ndim == 4 and v.is_contiguous(memory_format=torch.channels_last) for v in found
-        ]
-        self.bytes = sum(value[0].numel() * value.element_size() for value in found) * images
-        if self.bytes > most_bytes:
-            raise NoCutError(
-                f"what leaves its frozen part takes {self.bytes / 2**30:.1f} GiB for {images} "
-                f"images, and trainer.reuse_gb leaves {most_bytes / 2**30:.1f}"
-            )
-        self._values = [v.new_empty((images, *v.shape[1:])) for v in self._kept(found)]
-
-    def _kept(self, found: Values) -> list[Tensor]:
-        pairs = zip(found, self._maps, strict=True)
-        return [value.permute(0, 2, 3, 1) if own else value for value, own in pairs]
 
 
 class Reuse:
     """Train behind the frozen part of a model on what leaves it.
 
-    Where nothing random happens to the images, and what is in front of the first trained layer
-    stands still, its activations are the same at every step. They are computed once for every
-    training image when a phase begins, and for every validation image when a validation first
-    asks. The weights end as they would without, to rounding.
+    Where nothing random happens to the images, or each has a number of fixed views, and what is
+    in front of the first trained layer stands still, its activations come again and again. They
+    are computed once for every training image when a phase begins, and for every other image when
+    it is first asked for. The weights end as they would without, to rounding.
 
     Args:
         data: serves the images.
         batch_size: images of an optimiser step on this rank.
-        most_bytes: that may be held.
+        most_bytes: that may be held in memory.
+        cache: shares activations with other runs; without it they are this run's own.
 
     Attributes:
         why_not: why the whole model runs at every step, where it does.
-        multiply_adds: that the frozen part has taken so far for training images.
+        multiply_adds: that the frozen part takes for training images, so far; also where another
+            run has spent them.
     """
 
-    def __init__(self, data: TransferDataModule, batch_size: int, most_bytes: float) -> None:
+    def __init__(
+        self,
+        data: TransferDataModule,
+        batch_size: int,
+        most_bytes: float,
+        cache: FeatureCache | None = None,
+    ) -> None:
         self.data, self.batch_size, self.most_bytes = data, batch_size, most_bytes
+        self.cache = cache
         self.why_not: str | None = "no phase has begun"
         self.multiply_adds = 0
         self._cut: Cut | None = None
         self._train: Bank | None = None
-        self._validation: Bank | None = None
+        self._others: list[tuple[Positions, Bank | None]] = []
 
     def begin(self, model: TransferModel, device: torch.device, steps: int) -> None:
         """Compute what a phase reuses; what is held of an earlier one is given up.
@@ -120,36 +101,156 @@ class Reuse:
             device: where it lies.
             steps: optimiser steps of the phase, at the most.
         """
-        self._cut = self._train = self._validation = None
+        self._forget()
         try:
-            if self.data.augmentations:
-                raise NoCutError("training images are augmented anew at every step")
-            if steps * self.batch_size < PASSES * len(self.data.train):
+            if self.data.mixes:
+                raise NoCutError("training images are mixed with others")
+            if self.data.augmentations and self.data.views is None:
+                raise NoCutError(
+                    "training images are augmented anew at every step; views=4, say, would give "
+                    "each of them 4 views, for all arms alike"
+                )
+            views = range(self.data.views) if self.data.views else [None]
+            if steps * self.batch_size < PASSES * len(self.data.train) * len(views):
                 raise NoCutError(f"the phase passes over its images less than {PASSES} times")
             self._cut = Cut(model)
-            self._train = self._bank(np.sort(self.data.train), device)
-            self.multiply_adds += self._train.multiply_adds
+            positions, left = np.sort(self.data.train), self.most_bytes
+            held = []
+            for view in views:
+                held.append(self._activations(positions, device, left, view))
+                left -= held[-1].bytes
+            self._train = Bank(self._cut, positions, held, len(self.data.store))
+            self.multiply_adds += sum(one.multiply_adds for one in held)
             self.why_not = None
         except NoCutError as reason:
+            self._forget()
             self.why_not = str(reason)
 
     def training(self, batch: Batch) -> Tensor | None:
         """Return the features of a training batch; None where the whole model has to run."""
-        return None if self._train is None else self._train.features(batch.positions)
-
-    def validation(self, batch: Batch) -> Tensor | None:
-        """Return the features of a validation batch; None where the whole model has to run."""
         if self._train is None:
             return None
-        if self._validation is None:
-            try:
-                own = np.unique(self.data.share_of(self.data.validation))
-                self._validation = self._bank(own, batch.positions.device)
-            except NoCutError:
-                return None
-        return self._validation.features(batch.positions)
+        return self._train.features(batch.positions, batch.views)
 
-    def _bank(self, positions: Positions, device: torch.device) -> Bank:
+    def begin_evaluation(self, model: TransferModel) -> None:
+        """Reuse what other runs' evaluations computed, where the whole backbone is frozen.
+
+        Args:
+            model: in eval mode; it stays as it is until the evaluation ends.
+        """
+        self._forget()
+        frozen = not any(p.requires_grad for p in model.backbone.parameters())
+        if frozen and self.cache is not None and self.data.trainer:
+            self._cut = Cut(model)
+
+    def evaluation(self, batch: Batch, positions: Positions) -> Tensor | None:
+        """Return the features of a batch in evaluation; None where the whole model has to run.
+
+        Args:
+            batch: of items.
+            positions: of all items that are evaluated with it, the same array for all batches.
+        """
+        if self._cut is None:
+            return None
+        found = [bank for known, bank in self._others if known is positions]
+        if not found:
+            found = [self._bank(np.unique(self.data.share_of(positions)), batch.positions.device)]
+            self._others.append((positions, found[0]))
+        return None if found[0] is None else found[0].features(batch.positions)
+
+    def _forget(self) -> None:
+        self._cut, self._train, self._others = None, None, []
+
+    def _bank(self, positions: Positions, device: torch.device) -> Bank | None:
+        """Return a bank where there is room for one beside the training images'."""
         assert self._cut is not None
-        left = self.most_bytes - (self._train.bytes if self._train else 0)
-        return Bank(self._cut, self.data, positions, device, left)
+        banks = [self._train, *(bank for _, bank in self._others)]
+        left = self.most_bytes - sum(bank.bytes for bank in banks if bank is not None)
+        try:
+            held = self._activations(positions, device, left)
+        except NoCutError:
+            return None
+        return Bank(self._cut, positions, [held], len(self.data.store))
+
+    def _activations(
+        self, positions: Positions, device: torch.device, most: float, view: int | None = None
+    ) -> Activations:
+        cut = self._cut
+        assert cut is not None
+
+        def compute() -> Activations:
+            images_of = partial(self.data.images, device=device, view=view)
+            return _computed(cut, images_of, positions, most)
+
+        if self.cache is None:
+            return compute()
+        found = self.cache.get(self._key(cut, positions, device, view), compute, device)
+        _require_room(found.bytes, len(positions), most)
+        return found
+
+    def _key(self, cut: Cut, positions: Positions, device: torch.device, view: int | None) -> str:
+        """Name activations by all that they follow from, to the last bit."""
+        precision = self.data.trainer.precision_plugin.precision if self.data.trainer else None
+        cuda = device.type == "cuda"
+        machine = [
+            torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
+            torch.backends.cuda.matmul.allow_tf32 if cuda else torch.get_num_threads(),
+            str(device.type), str(precision), torch.__version__, timm.__version__, FORMAT, BLOCK,
+        ]  # fmt: skip
+        data = [self.data.store.fingerprint, sha256(positions.tobytes())]
+        how = [self.data.preprocessing.fingerprint, self.data.channels_last]
+        if view is not None:
+            how += [view, self.data.seed, *map(fingerprint, self.data.augmentations)]
+        return sha256_record([cut.key, data, how, machine])
+
+
+def _computed(
+    cut: Cut, images_of: Callable[[Positions], Tensor], positions: Positions, most: float
+) -> Activations:
+    """Send items through the frozen part, block by block.
+
+    Raises:
+        NoCutError: the values take more memory than that, are not one an image, or are random.
+    """
+    values: list[Tensor] = []
+    maps: list[bool] = []
+    multiply_adds, blocks = 0, -(-len(positions) // BLOCK)
+    with torch.no_grad():
+        for start in range(0, blocks * BLOCK, BLOCK):
+            own = positions[start : start + BLOCK]
+            images = images_of(np.resize(own, BLOCK))
+            with FlopCounterMode(display=False) if not start else nullcontext() as counter:
+                found = per_image(cut.before(images), BLOCK)
+            if counter is not None:
+                multiply_adds = counter.get_total_flops() // 2 * blocks
+                sizes = (value[0].numel() * value.element_size() for value in found)
+                _require_room(sum(sizes) * len(positions), len(positions), most)
+                _require_same(found, cut.before(images[:2]))
+                maps = [
+                    v.ndim == 4 and v.is_contiguous(memory_format=torch.channels_last)
+                    for v in found
+                ]
+                kept = _rows_last(found, maps)
+                values = [v.new_empty((len(positions), *v.shape[1:])) for v in kept]
+            for room, value in zip(values, _rows_last(found, maps), strict=True):
+                room[start : start + len(own)] = value[: len(own)]
+    return Activations(tuple(values), tuple(maps), multiply_adds)
+
+
+def _rows_last(found: Values, maps: Sequence[bool]) -> list[Tensor]:
+    return [v.permute(0, 2, 3, 1) if own else v for v, own in zip(found, maps, strict=True)]
+
+
+def _require_room(size: int, images: int, most_bytes: float) -> None:
+    if size > most_bytes:
+        raise NoCutError(
+            f"what leaves its frozen part takes {size / 2**30:.1f} GiB for {images} images, and "
+            f"trainer.reuse_gb leaves {most_bytes / 2**30:.1f}"
+        )
+
+
+def _require_same(found: Values, again: Values) -> None:
+    for one, other in zip(found, again, strict=True):
+        one = one[: len(other)].float()
+        if not torch.allclose(one, other.float(), RANDOM, float(one.abs().max()) * RANDOM):
+            raise NoCutError("its frozen part computes something else each time")

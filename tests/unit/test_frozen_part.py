@@ -51,7 +51,7 @@ def test_both_parts_together_are_the_model(name: str) -> None:
         for own, parameter in model.named_parameters():
             if own in trained and own.startswith("backbone"):
                 assert id(parameter) in behind, f"{own} trains behind the cut"
-        in_front = {id(p) for p in cut.before.parameters()}  # type: ignore[attr-defined]
+        in_front = {id(p) for p in cut._before.parameters()}
         assert in_front
         assert not any(p.requires_grad for p in model.parameters() if id(p) in in_front)
 
@@ -127,7 +127,7 @@ def test_several_values_may_cross() -> None:
 def test_frozen_layers_behind_trained_ones_are_not_in_front() -> None:
     model = held(model_of(Residual(), 4), "second")
     cut = Cut(model)
-    names = {name for name, _ in cut.before.named_parameters()}  # type: ignore[attr-defined]
+    names = {name for name, _ in cut._before.named_parameters()}
     assert {name.split(".")[-2] for name in names} == {"first"}
 
 
@@ -200,5 +200,5 @@ def test_a_norm_in_train_mode_is_not_in_front() -> None:
     model = held(model_of(backbone, 4), "2")
     Cut(model)
     model.hold([(backbone[1], True), (backbone[0], False)])
-    names = {n for n, _ in Cut(model).before.named_parameters()}  # type: ignore[attr-defined]
+    names = {n for n, _ in Cut(model)._before.named_parameters()}
     assert all("backbone.0." in name for name in names)

@@ -1,6 +1,8 @@
 """Fits behind a frozen part end with the weights, scores and cost that they should."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ import torch
 
 from transferlab import fitting
 from transferlab.fitting import Fit
+from transferlab.frozen_part import Cut
 from transferlab.planning import Plan
+from transferlab.run import execute
 
 LINE = (
     "backbone=timm", "backbone.image_size=32", "source=none", "strategy.init=source",
@@ -74,7 +78,9 @@ def test_the_frozen_part_sees_every_image_once_a_phase(
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (("augmentation=light",), "augmented"),
+        (("augmentation=light",), "augmented anew"),
+        (("augmentation=mixup", "views=2"), "mixed"),
+        (("augmentation=light", "views=9"), "less than 2 times"),
         (("budget.steps=11",), "less than 2 times"),
         (("strategy=fine_tune",), "nothing in front"),
         (("trainer.reuse_gb=1e-7",), "takes 0.0 GiB for 60 images"),
@@ -113,3 +119,52 @@ def test_under_mixed_precision_too(fit: Any) -> None:
     assert apart(plain, reusing) < 1e-2
     head = reusing.module.model.head
     assert all(p.dtype == torch.float32 for p in head.parameters())
+
+
+@pytest.mark.parametrize("strategy", [FROZEN, GRADUAL], ids=["frozen", "gradual"])
+def test_fixed_views_are_reused_too(strategy: tuple[str, ...], fit: Any) -> None:
+    line = ("backbone.name=test_resnet", *strategy, "augmentation=light", "views=2")
+    plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
+    assert apart(plain, reusing) < 1e-5
+    assert reusing.cost.training_multiply_adds < plain.cost.training_multiply_adds
+    one = fit("backbone.name=test_resnet", *strategy, "augmentation=light", "views=1", reuse=True)
+    assert apart(one, reusing) > 1e-3, "the second view was another one"
+
+
+@pytest.fixture
+def no_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and from then on the frozen part of no model may compute anything."""
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("it was computed by an earlier run")
+
+    return lambda: monkeypatch.setattr(Cut, "before", never)
+
+
+def test_runs_share_what_their_frozen_parts_compute(
+    make_plan: Callable[..., Plan], no_backbone: Callable[[], None], tmp_path: Path
+) -> None:
+    """Other rates and heads, the same images and weights: also at the end, on the test images."""
+    line = (*LINE, "backbone.name=test_resnet", *FROZEN, "purpose=replicate")
+    records = []
+    for more in (("optimizer.lr=0.02",), ("optimizer.lr=0.03", "head=mlp"), ("optimizer.lr=0.02",)):
+        plan = make_plan(*line, *more)
+        plan = replace(plan, directory=tmp_path / f"run{len(records)}")
+        records.append(execute(plan))
+        no_backbone()
+    first, _, again = records
+    assert first["metrics"] == again["metrics"], "and to the bit"
+    assert first["curve"] == again["curve"]
+    count = "training_multiply_adds"
+    assert first["cost"][count] == again["cost"][count], "as if each had computed it"
+
+
+@pytest.mark.parametrize("more", ["seed=1", "backbone.image_size=48", "trainer.threads=1"])
+def test_other_images_weights_or_threads_are_something_else(
+    more: str, make_plan: Callable[..., Plan], no_backbone: Callable[[], None], tmp_path: Path
+) -> None:
+    line = (*LINE, "backbone.name=test_resnet", *FROZEN, "trainer.threads=2")
+    execute(replace(make_plan(*line), directory=tmp_path / "one"))
+    no_backbone()
+    record = execute(replace(make_plan(*line, more), directory=tmp_path / "other"))
+    assert "computed by an earlier run" in record["reason"]

@@ -16,6 +16,7 @@ COMMANDS = {
     "fetch": "bring weights and data ahead of runs without a network",
     "report": "judge the runs of a directory again and write its report",
     "status": "show what is done, failed and missing in a directory",
+    "cache": "show what runs share on this machine, or make room there",
     "predict": "label images with a run: transferlab predict RUN IMAGES",
 }
 HELP = (

@@ -75,8 +75,9 @@ class Shuffled(Dataset[dict[str, Any]]):
         step, part = divmod(index, parts)
         begin = step * self.batch_size
         stream = np.arange(begin, begin + self.batch_size)[rank::ranks][part::parts]
-        chosen = _stream(self.seed, stream, len(self.positions))
-        return _fetch(self.store, self.positions[chosen], step, part)
+        epochs, chosen = _stream(self.seed, stream, len(self.positions))
+        batch = _fetch(self.store, self.positions[chosen], step, part)
+        return batch | {"epochs": torch.from_numpy(epochs)}
 
 
 class From(Sampler[int]):
@@ -142,14 +143,14 @@ def _fetch(
     return batch
 
 
-def _stream(seed: int, numbers: Positions, count: int) -> Positions:
-    """Return which of ``count`` items stand at these places of the endless stream of epochs."""
+def _stream(seed: int, numbers: Positions, count: int) -> tuple[Positions, Positions]:
+    """Return the epochs, and which of ``count`` items stand, at places of the endless stream."""
     epochs, within = np.divmod(numbers, count)
     chosen = np.empty_like(numbers)
     for epoch in np.unique(epochs):
         own = epochs == epoch
         chosen[own] = _order(seed, int(epoch), count)[within[own]]
-    return chosen
+    return epochs, chosen
 
 
 @lru_cache(maxsize=4)
