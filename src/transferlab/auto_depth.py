@@ -1,6 +1,7 @@
 """A run's fits: one, or one for each candidate of a strategy that chooses its depth."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from transferlab import probes
 from transferlab.assembling import build_model
 from transferlab.backbones.weights import StateDict
 from transferlab.building import build
@@ -22,6 +24,7 @@ from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, gather, gathered
 from transferlab.fitting import Fit
 from transferlab.fitting import fit as fit_once
+from transferlab.frozen_part import NoCutError
 from transferlab.machine import ranks
 from transferlab.module import DivergedError
 from transferlab.parts import Parts
@@ -69,7 +72,7 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
     """
     name = _declared(plan.cfg)
     if name is None:
-        return fit_once(plan, weights, directory, loggers)
+        return _fit_one(plan, weights, directory, loggers)
     if plan.cfg.checkpoint.keep == "all":
         raise UserError(
             f"checkpoint.keep=all: strategy={plan.cfg.strategy.name} makes several fits, whose "
@@ -107,6 +110,17 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         resumed=[step for candidate in found for step in candidate.resumed],
         trials=trials,
     )
+
+
+def _fit_one(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Logger]) -> Fit:
+    """Train a head on its features where that is all that a run does, else by Lightning's loop."""
+    if probes.eligible(plan):
+        with suppress(NoCutError):
+            (found,) = probes.fit([plan], weights, [directory], [loggers])
+            if isinstance(found, DivergedError):
+                raise found
+            return found
+    return fit_once(plan, weights, directory, loggers)
 
 
 def number_of_fits(plan: Plan) -> int:

@@ -73,19 +73,7 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
     cfg, store = plan.cfg, plan.data.store
     module, data, strategy = assemble(plan, weights)
     metric = choose_metric(cfg.metric.name, store.labels, len(store.classes))
-    history = History(
-        directory / "metrics.jsonl",
-        cfg.trainer.log_every,
-        lambda logits, positions: scores(logits, store.labels[positions]),
-        metric,
-        lambda logits, positions: write_predictions(
-            directory / "early.parquet",
-            store,
-            {"validation": (positions, logits)},
-            plan.data.groups,
-            with_logits=False,
-        ),
-    )
+    history = history_of(plan, directory, metric)
     cost = Cost(cfg.trainer.energy)
     best = [BestWeights(history, metric)] if cfg.checkpoint.select == "best" else []
     kept = [StepWeights(directory / STEPS, weights_notes(plan))] * (cfg.checkpoint.keep == "all")
@@ -108,6 +96,24 @@ def fit(plan: Plan, weights: StateDict | None, directory: Path, loggers: list[Lo
         [trial for callback in strategy for trial in callback.trials()],
         pruning[0].pruned if pruning else None,
     )  # fmt: skip
+
+
+def history_of(plan: Plan, directory: Path, metric: str) -> History:
+    """Return the record of a fit as it goes, which keeps the outputs of an early validation."""
+    store = plan.data.store
+    return History(
+        directory / "metrics.jsonl",
+        plan.cfg.trainer.log_every,
+        lambda logits, positions: scores(logits, store.labels[positions]),
+        metric,
+        lambda logits, positions: write_predictions(
+            directory / "early.parquet",
+            store,
+            {"validation": (positions, logits)},
+            plan.data.groups,
+            with_logits=False,
+        ),
+    )
 
 
 def weights_notes(plan: Plan) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def train(
         module.model.backbone.requires_grad_(False)  # no phase will say so
     fresh = resume is None and weights is None and trainer.max_steps != 0
     if fresh and (not trains or _norms_stand_still(module.model, data, strategy)):
-        _calibrate_norms(module.model, data, trainer)
+        calibrate_norms(module.model, data, trainer)
     if not trains or trainer.max_steps == 0:
         with quiet(), interruptible():
             trainer.validate(module, datamodule=data, verbose=False)
@@ -235,7 +241,7 @@ def _norms_stand_still(
     return any(id(norm) not in moving for norm in model.norm_layers())
 
 
-def _calibrate_norms(model: TransferModel, data: TransferDataModule, trainer: Trainer) -> None:
+def calibrate_norms(model: TransferModel, data: TransferDataModule, trainer: Trainer) -> None:
     """Give a frozen random backbone running statistics of the training images."""
     device = trainer.strategy.root_device
     model.to(device)

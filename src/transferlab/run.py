@@ -60,12 +60,12 @@ def made(plan: Plan) -> Record | None:
     again when that is asked for; columns that its predictions lack are added without training.
     """
     record = finished(plan.directory)
-    if record is None or not _trained(plan, record) or lacks_columns(plan, record):
+    if record is None or not trained(plan, record) or lacks_columns(plan, record):
         return None
     return record
 
 
-def _trained(plan: Plan, record: Record) -> bool:
+def trained(plan: Plan, record: Record) -> bool:
     """Say whether nothing that is asked of a run needs its training."""
     if record["status"] != "done":
         return True
@@ -128,17 +128,27 @@ def attempt(plan: Plan, *, wait: bool = True, stands: Stands = finished) -> Reco
 
 def _made_alone(plan: Plan, stands: Stands) -> Record:
     known = stands(plan.directory)
-    if known is not None and _trained(plan, known):
+    if known is not None and trained(plan, known):
         return _with_columns(plan, known)
+    prepare(plan, known)
+    started = time.perf_counter()
+    record = _attempt(plan)
+    return conclude(plan, record, time.perf_counter() - started)
+
+
+def prepare(plan: Plan, known: Record | None) -> None:
+    """Make a run's folder ready for it; its lease must be held."""
     clear_leftovers(plan.directory)
     if known is None:  # what failed before says nothing from here on
         (plan.directory / "run.json").unlink(missing_ok=True)
     write_text(plan.directory / "config.yaml", OmegaConf.to_yaml(plan.cfg, resolve=True))
-    started = time.perf_counter()
-    record = _attempt(plan)
+
+
+def conclude(plan: Plan, record: Record, seconds: float) -> Record:
+    """Write what came of a run, which took so long in this process."""
     cost = record.setdefault("cost", {})
     earlier = cost.get("earlier_seconds", 0.0)  # of processes that were killed
-    cost["total_seconds"] = earlier + time.perf_counter() - started
+    cost["total_seconds"] = earlier + seconds
     write_json(plan.directory / "run.json", record)
     if record["status"] in FINAL:
         remove_checkpoints(plan.directory / FOLDER)
@@ -208,18 +218,18 @@ def _attempt(plan: Plan) -> Record:
         made_by_ranks: Record = read_json(plan.directory / "run.json")
         return made_by_ranks
     except UserError as error:
-        write_json(plan.directory / "run.json", record | _failure("failed", error, user=True))
+        write_json(plan.directory / "run.json", record | failure("failed", error, user=True))
         raise
     except DivergedError as error:
-        return record | _failure("diverged", error)
+        return record | failure("diverged", error)
     except FullDiskError:
         raise  # nothing more can be written there; asked again, the run goes on
     except RankError as error:
-        return record | _failure("failed", error) | {"log": str(error.log)}
+        return record | failure("failed", error) | {"log": str(error.log)}
     except Exception as error:
         log = plan.directory / "log" / "rank0.log"
         write_text(log, traceback.format_exc())
-        return record | _failure("failed", error) | {"log": str(log)}
+        return record | failure("failed", error) | {"log": str(log)}
 
 
 def _train(plan: Plan, record: Record, weights: StateDict | None, tracked: bool = True) -> Record:
@@ -230,7 +240,8 @@ def _train(plan: Plan, record: Record, weights: StateDict | None, tracked: bool 
     return record
 
 
-def _failure(status: str, error: BaseException, user: bool = False) -> Record:
+def failure(status: str, error: BaseException, user: bool = False) -> Record:
+    """Return what a record says of a run that has no scores."""
     reason = described(error)
     return {"status": status, "reason": reason, "user_error": user, "metrics": no_metrics()}
 

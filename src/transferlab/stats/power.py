@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, isnan, nan, sqrt
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
@@ -14,7 +16,6 @@ from transferlab.stats.crossed import Comparison, half_width
 State = Literal["enough", "more_seeds", "more_test_items", "more_target_data", "unknown"]
 
 MOST_SEEDS = 10**9  # a target so close to the test floor that it is out of reach
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 @dataclass(frozen=True)
@@ -157,18 +158,26 @@ def typical_item_variance(
     return discordance * persistence
 
 
+@lru_cache
+def _nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return 400 nodes of Gauss and Legendre, and their weights; worth no process's start."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return nodes, weights
+
+
 def _detectable(n: int, run_part: float, test_part: float, alpha: float, power: float) -> float:
     spread = sqrt(run_part + test_part)
     if spread == 0:
         return 0.0
-    share = (NODES + 1) / 2
+    nodes, weights = _nodes()
+    share = (nodes + 1) / 2
     estimated = run_part * gammaincinv((n - 1) / 2, share) * 2 / (n - 1)  # chi-square quantiles
     t, z = stdtrit(n - 1, alpha / 2), ndtri(alpha / 2)
     widths = np.sqrt(t**2 * estimated + z**2 * test_part)
 
     def shortfall(size: float) -> float:
         shown = ndtr((size - widths) / spread) + ndtr((-size - widths) / spread)
-        return float(WEIGHTS @ shown) / 2 - power
+        return float(weights @ shown) / 2 - power
 
     return float(brentq(shortfall, 0.0, 4 * float(widths.max()) + 10 * spread))
 

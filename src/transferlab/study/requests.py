@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from transferlab.records import (
     write_text,
 )
 from transferlab.run import attempt, finished, made
+from transferlab.run_together import attempt_together, batches_of
 
 FAILED = "failed"
 TRIES = 3
@@ -150,16 +152,27 @@ def _end(number: int, frame: object) -> None:
 
 
 def serve(request: Path) -> None:
-    """Make the runs of a request file, one after another; this is what a job does.
+    """Make the runs of a request file; this is what a job does.
 
-    A run that fails is recorded and the next one goes on; the driver reads the records. What
-    another process is at work on is left for last, and waited for then.
+    Those that can share a fit are made together, the others one after another. A run that fails is
+    recorded and the next one goes on; the driver reads the records. What another process is at
+    work on is left for last, and waited for then.
     """
     asked = read_json(request)
     again = dict(asked.get("again", {}))
+    _make_together([Path(run) for run in asked["runs"]], again)
     later = [run for run in asked["runs"] if not make(Path(run), again, wait=False)]
     for run in later:
         make(Path(run), again)
+
+
+def _make_together(directories: Sequence[Path], again: Mapping[str, str]) -> None:
+    """Make what can share a fit; whatever goes wrong shows when runs are made one by one."""
+    with suppress(Exception):
+        plans = [plan_run(_configuration(directory)) for directory in directories]
+        plans = [p for p, own in zip(plans, directories, strict=True) if p.directory == own]
+        for batch in batches_of(plans):
+            attempt_together(batch, partial(_stands, again=again))
 
 
 def end_with(driver: str) -> None:
@@ -193,16 +206,7 @@ def make(directory: Path, again: Mapping[str, str], *, wait: bool = True) -> boo
     Returns:
         False where another process is.
     """
-
-    def stands(folder: Path) -> Record | None:
-        record = recorded(folder)
-        failed = record is not None and record.get("status") == FAILED
-        if record is not None and failed and sha256_record(record) != again.get(folder.name):
-            return record
-        return finished(folder)
-
-    cfg = OmegaConf.load(directory / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg = _configuration(directory)
     try:
         plan = plan_run(cfg)
         if plan.directory != directory:
@@ -210,12 +214,26 @@ def make(directory: Path, again: Mapping[str, str], *, wait: bool = True) -> boo
                 f"{directory}: its data or weights changed since it was planned "
                 f"(now run {plan.run_id}). Start the study again."
             )
-        return attempt(plan, wait=wait, stands=stands) is not None
+        return attempt(plan, wait=wait, stands=partial(_stands, again=again)) is not None
     except LeaseLostError:
         return False
     except UserError as error:
         _note(directory, error)  # the driver reports it
         return True
+
+
+def _stands(folder: Path, again: Mapping[str, str]) -> Record | None:
+    record = recorded(folder)
+    failed = record is not None and record.get("status") == FAILED
+    if record is not None and failed and sha256_record(record) != again.get(folder.name):
+        return record
+    return finished(folder)
+
+
+def _configuration(directory: Path) -> DictConfig:
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def outcomes(plans: Sequence[Plan]) -> list[Record | None]:

@@ -1,0 +1,64 @@
+"""Several heads at once on the same features."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transferlab.heads.linear import LinearHead
+
+
+class Stack:
+    """Computes heads of one kind together; their parameters stay their own.
+
+    Linear heads are computed by one batched product, in which each head's part has the shape that
+    it has alone; heads of other kinds one after the other. The heads' parameters become views of
+    shared memory, and so do their gradients.
+
+    Args:
+        heads: one or more, of one class and of equal shapes, each on the same device.
+
+    Attributes:
+        width: how many are computed, company that a lone one gets included.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        self.heads = list(heads)
+        linear = [head for head in heads if type(head) is LinearHead]
+        self._joint: tuple[Tensor, Tensor] | None = None
+        if len(linear) == len(self.heads):
+            self._joint = _joined([h.weight for h in linear]), _joined([h.bias for h in linear])
+        self.width = len(self.heads) if self._joint is None else len(self._joint[0])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, F) features to the (G, B, C) logits of G heads."""
+        if self._joint is None:
+            return torch.stack([head(features) for head in self.heads])
+        weight, bias = self._joint
+        shared = features.expand(len(weight), *features.shape)
+        logits = torch.bmm(shared, weight.transpose(1, 2)) + bias[:, None]
+        return logits[: len(self.heads)]
+
+    def clear(self) -> None:
+        """Set all gradients to zero; they stay where they are."""
+        if self._joint is None:
+            for head in self.heads:
+                head.zero_grad()
+            return
+        for joint in self._joint:
+            assert joint.grad is not None
+            joint.grad.zero_()
+
+
+def _joined(parameters: Sequence[Tensor]) -> Tensor:
+    """Return (G, ...) values that the parameters become views of, their gradients too.
+
+    A lone parameter gets company, so that it meets the same kernels as many do.
+    """
+    own = [p.detach() for p in parameters]
+    joint = torch.stack(own if len(own) > 1 else [*own, torch.zeros_like(own[0])])
+    joint.requires_grad_()
+    joint.grad = torch.zeros_like(joint)
+    for parameter, value, gradient in zip(parameters, joint.detach(), joint.grad, strict=False):
+        parameter.data, parameter.grad = value, gradient
+    return joint
