@@ -15,7 +15,7 @@ from transferlab.errors import FullDiskError
 from transferlab.processes import has_ended, signature
 from transferlab.redaction import redacted
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand when a change alters results: it is part of every run's identity."""
 
 Record = dict[str, Any]
