@@ -249,17 +249,25 @@ def _packed(where: Launching, plans: Sequence[Plan]) -> list[list[Plan]]:
         alike.setdefault((trainer.accelerator, trainer.devices, trainer.num_nodes), []).append(plan)
     packed = []
     for same in alike.values():
-        parts = where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1
         if where.runs_per_job:
-            parts = math.ceil(len(same) / where.runs_per_job)
-        packed += _dealt(same, parts)
+            packed += _dealt([[plan] for plan in same], math.ceil(len(same) / where.runs_per_job))
+        else:
+            parts = where.workers * CHUNKS_PER_WORKER if where.workers > 1 else 1
+            packed += _dealt(_units(same), parts)
     return packed
 
 
-def _dealt(plans: Sequence[Plan], parts: int) -> list[list[Plan]]:
-    """Deal runs out in turn, so that slow and fast arms mix in every part."""
-    dealt = [list(plans[start::parts]) for start in range(min(parts, len(plans)))]
-    return [part for part in dealt if part]
+def _units(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Return runs that can share a fit as one, the others one by one."""
+    shared = list(batches_of(plans))
+    known = {plan.run_id for unit in shared for plan in unit}
+    return shared + [[plan] for plan in plans if plan.run_id not in known]
+
+
+def _dealt(units: Sequence[Sequence[Plan]], parts: int) -> list[list[Plan]]:
+    """Deal units out in turn, so that slow and fast arms mix in every part."""
+    dealt = [units[start::parts] for start in range(min(parts, len(units)))]
+    return [[plan for unit in part for plan in unit] for part in dealt]
 
 
 def _note(directory: Path, error: UserError) -> None:
