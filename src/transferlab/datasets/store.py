@@ -1,5 +1,6 @@
 """The images of one dataset as a run reads them: decoded, perhaps corrupted, by position."""
 
+import mmap
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from transferlab.datasets.cache import Decoded, ImageSpec, Progress, decode
 from transferlab.datasets.corruption import check_corruption, corrupt_images, corrupt_labels
 from transferlab.datasets.policy import ImagePolicy
 from transferlab.records import sha256_record
+
+HELD = 64 * 2**20
+"""Bytes read from a file of images after which its pages are given back."""
 
 
 class ImageStore:
@@ -37,6 +41,8 @@ class ImageStore:
     ) -> None:
         check_corruption(corruption)
         self._pixels = np.asarray(decoded.images)  # still the file, without memmap's own ways
+        self._map: mmap.mmap | None = getattr(decoded.images, "_mmap", None)
+        self._read = 0
         self._corruption, self._seed = corruption, corruption_seed
         labels = corrupt_labels(decoded.index.labels, corruption, corruption_seed)
         self.index: Index = replace(decoded.index, labels=labels)
@@ -67,7 +73,19 @@ class ImageStore:
         Returns:
             (B, C, H, W) uint8, a copy that may be written to.
         """
-        return corrupt_images(self._pixels[positions], positions, self._corruption, self._seed)
+        chosen = self._pixels[positions]
+        self._let_go(max(chosen.nbytes, len(chosen) * mmap.PAGESIZE))
+        return corrupt_images(chosen, positions, self._corruption, self._seed)
+
+    def _let_go(self, read: int) -> None:
+        """Give pages of the file back now and then, or this process would come to hold them all.
+
+        They stay in the system's cache, where another reader finds them as fast.
+        """
+        self._read += read
+        if self._read > HELD and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
 
 
 def open_store(

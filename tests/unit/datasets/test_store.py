@@ -4,10 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transferlab.datasets.cache import ImageSpec
+from transferlab.datasets.base import Index
+from transferlab.datasets.cache import Decoded, ImageSpec
 from transferlab.datasets.corruption import CORRUPTIONS
 from transferlab.datasets.digits import Digits
 from transferlab.datasets.image_folder import ImageFolder
+from transferlab.datasets.npy import read_images
 from transferlab.datasets.policy import ImagePolicy
 from transferlab.datasets.store import ImageStore, open_store
 from transferlab.errors import UserError
@@ -66,3 +68,28 @@ def test_digits_open(tmp_path: Path) -> None:
     opened = open_store(Digits(), spec=ImageSpec(32), policy=ImagePolicy(), folder=tmp_path)
     assert opened.shape == (1, 32, 32)
     assert len(set(opened.content)) == 1797
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells")
+def test_reading_a_large_file_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty times the bound goes by, once and five times over."""
+    bound, count = 2 * 2**20, 40 * 2**20 // 3072
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8))
+    index = Index(tuple(map(str, range(count))), np.zeros(count, np.int64), ("a",), stamp="x")
+    content = ("",) * count
+    opened = ImageStore(Decoded(read_images(path), index, content, (), "x"))
+    monkeypatch.setattr("transferlab.datasets.store.HELD", bound)
+
+    def held() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) * 1024
+
+    before, peak = held(), 0
+    for _ in range(5):
+        for start in range(0, count, 64):
+            opened.images(np.arange(start, min(start + 64, count)))
+            peak = max(peak, held() - before)
+    assert peak < 2 * bound
