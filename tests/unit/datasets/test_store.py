@@ -92,4 +92,4 @@ def test_reading_a_large_file_does_not_hold_it(
         for start in range(0, count, 64):
             opened.images(np.arange(start, min(start + 64, count)))
             peak = max(peak, held() - before)
-    assert peak < 2 * bound
+    assert peak < 4 * bound, "pages around those asked for come along"
