@@ -14,8 +14,9 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from transferlab.building import build, check_nodes
 from transferlab.cache import cache_folder
+from transferlab.choices import CHOICES
 from transferlab.composing import require_no_secrets
-from transferlab.config import CHOICES, RunConfig
+from transferlab.config import RunConfig
 from transferlab.energy import require_meter
 from transferlab.errors import UserError, nearest
 from transferlab.machine import check_machine

@@ -19,7 +19,7 @@ from transferlab.records import FORMAT, sha256, sha256_record
 
 BLOCK = 64
 """Images that the frozen part takes at a time, always: in another company last bits could move."""
-PASSES = 2
+PASSES = 1.5
 """Over the training images that a phase has to take at the least; fewer would gain nothing."""
 RANDOM = 1e-3
 """Relative difference between two passes over the same images above which something is random."""

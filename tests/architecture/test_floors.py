@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "ground",
         (
             "records",
+            "choices",
             "config",
             "randomness",
             "cache",
@@ -57,6 +58,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("policy", ("callbacks", "planning", "baselines")),
     ("learning", ("module", "trainers")),
     ("one fit", ("fitting",)),
+    ("steps of many", ("probe_loop",)),
     ("many in one fit", ("probes",)),
     ("a run's fits", ("auto_depth",)),
     ("what it forgot", ("forgetting",)),

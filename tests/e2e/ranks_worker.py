@@ -91,7 +91,7 @@ def weights_for(plan: Plan) -> State | None:
 def fitted(case: Case, folder: Path) -> tuple[fitting.Fit, Watch]:
     """Fit a case; the watch stands where it sees every step before anything else does."""
     plan = plan_run(composed([*case["overrides"], f"output_dir='{folder}'"]))
-    own = fitting.replicas, phases._rewrap
+    own = fitting.replicas, phases.rewrap
     watch = Watch(synced=not case.get("unsynced"))
 
     def watched(*arguments: Any) -> tuple[list[Callback], list[Callback]]:
@@ -101,11 +101,11 @@ def fitted(case: Case, folder: Path) -> tuple[fitting.Fit, Watch]:
     fitting.replicas = watched
     if case.get("unwrapped"):  # wrapped once, as under Lightning's own finetuning callback
         calls = iter([own[1]])
-        phases._rewrap = lambda *arguments: next(calls, lambda *_: None)(*arguments)
+        phases.rewrap = lambda *arguments: next(calls, lambda *_: None)(*arguments)
     try:
         return fitting.fit(plan, weights_for(plan), plan.directory, []), watch
     finally:
-        fitting.replicas, phases._rewrap = own
+        fitting.replicas, phases.rewrap = own
 
 
 def main(request: Path, out: Path) -> None:

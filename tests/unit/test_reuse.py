@@ -46,13 +46,23 @@ def apart(one: Fit, other: Fit) -> float:
     "name", ["test_resnet", "mobilenetv3_small_050", "test_convnext", "vit_tiny_patch16_224"]
 )
 def test_a_fit_ends_as_without(name: str, strategy: tuple[str, ...], fit: Any) -> None:
-    line = (f"backbone.name={name}", *strategy)
+    line = (f"backbone.name={name}", *strategy, "optimizer.lr=0.001")
     plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
     assert apart(plain, reusing) < 1e-5
     for one, other in zip(plain.history.curve, reusing.history.curve, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     assert reusing.cost.training_multiply_adds < plain.cost.training_multiply_adds
     assert reusing.cost.trainable_parameters == plain.cost.trainable_parameters
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050"])
+def test_where_training_magnifies_every_rounding_double_precision_shows_it_equal(
+    name: str, fit: Any
+) -> None:
+    """At ten times the rate, two fits in fp32 part by 0.02 to 0.5 after one other last bit."""
+    line = (f"backbone.name={name}", *GRADUAL, "trainer.precision=64-true")
+    plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
+    assert apart(plain, reusing) < 1e-9
 
 
 def test_the_frozen_part_sees_every_image_once_a_phase(
@@ -69,10 +79,10 @@ def test_the_frozen_part_sees_every_image_once_a_phase(
 
     monkeypatch.setattr(fitting, "assemble", watching)
     fit("backbone.name=test_resnet", *FROZEN, reuse=True)
-    # 60 training and 20 validation images in blocks of 64; the batch that norms are fitted to
-    once = [64, 64]
-    assert seen[-2:] == once
-    assert sum(seen) <= 60 + sum(once)
+    # 60 training and 20 validation images, each in a block of 64, of which 2 are tried again
+    once = [64, 2, 64, 2]
+    assert seen[-4:] == once
+    assert sum(seen) <= 60 + sum(once), "and the batch that norms are fitted to"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +90,8 @@ def test_the_frozen_part_sees_every_image_once_a_phase(
     [
         (("augmentation=light",), "augmented anew"),
         (("augmentation=mixup", "views=2"), "mixed"),
-        (("augmentation=light", "views=9"), "less than 2 times"),
-        (("budget.steps=11",), "less than 2 times"),
+        (("augmentation=light", "views=20"), "less than 1.5 times"),
+        (("budget.steps=8",), "less than 1.5 times"),
         (("strategy=fine_tune",), "nothing in front"),
         (("trainer.reuse_gb=1e-7",), "takes 0.0 GiB for 60 images"),
     ],
@@ -123,11 +133,12 @@ def test_under_mixed_precision_too(fit: Any) -> None:
 
 @pytest.mark.parametrize("strategy", [FROZEN, GRADUAL], ids=["frozen", "gradual"])
 def test_fixed_views_are_reused_too(strategy: tuple[str, ...], fit: Any) -> None:
-    line = ("backbone.name=test_resnet", *strategy, "augmentation=light", "views=2")
+    slow = (*strategy, "optimizer.lr=0.001")
+    line = ("backbone.name=test_resnet", *slow, "augmentation=light", "views=2")
     plain, reusing = (fit(*line, reuse=reuse) for reuse in (False, True))
     assert apart(plain, reusing) < 1e-5
     assert reusing.cost.training_multiply_adds < plain.cost.training_multiply_adds
-    one = fit("backbone.name=test_resnet", *strategy, "augmentation=light", "views=1", reuse=True)
+    one = fit(*line, "views=1", reuse=True)
     assert apart(one, reusing) > 1e-3, "the second view was another one"
 
 
@@ -161,8 +172,13 @@ def test_runs_share_what_their_frozen_parts_compute(
 
 @pytest.mark.parametrize("more", ["seed=1", "backbone.image_size=48", "trainer.threads=1"])
 def test_other_images_weights_or_threads_are_something_else(
-    more: str, make_plan: Callable[..., Plan], no_backbone: Callable[[], None], tmp_path: Path
+    more: str,
+    make_plan: Callable[..., Plan],
+    no_backbone: Callable[[], None],
+    tmp_path: Path,
+    fresh_cache: Path,
 ) -> None:
+    del fresh_cache
     line = (*LINE, "backbone.name=test_resnet", *FROZEN, "trainer.threads=2")
     execute(replace(make_plan(*line), directory=tmp_path / "one"))
     no_backbone()

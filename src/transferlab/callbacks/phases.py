@@ -1,11 +1,9 @@
 """Phases: which parts train, in which mode and at which rate, at every optimiser step."""
 
-import gc
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 from torch import nn
@@ -17,6 +15,7 @@ from transferlab.callbacks.trainer_facts import (
     budget_steps,
     check_optimizer,
     only_optimizer,
+    rewrap,
     steps_per_epoch,
     tell_of_change,
     watched_score,
@@ -223,7 +222,7 @@ class Phases(StrategyCallback):
                     parameter.grad = None
             if isinstance(self._model, TransferModel):
                 self._model.hold(state.modes)
-            _rewrap(trainer, pl_module)
+            rewrap(trainer, pl_module)
         for module, mode in state.modes:  # a loop of your own may have called train()
             if module.training != mode:
                 module.training = mode
@@ -285,16 +284,6 @@ def everything() -> Phases:
 def _put_back(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         group.update(group.pop("scheduled"))
-
-
-def _rewrap(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Wrap the model for several processes again: its reducer knows what was trainable before."""
-    strategy = trainer.strategy
-    if not isinstance(strategy, DDPStrategy) or trainer.world_size < 2:
-        return
-    strategy.model = pl_module
-    gc.collect()  # the old reducer's hooks on the parameters go with it
-    strategy.configure_ddp()
 
 
 def model_of(pl_module: LightningModule) -> nn.Module:

@@ -1,10 +1,12 @@
 """What a schedule must know of a Lightning Trainer, its budget and its optimizer."""
 
+import gc
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.optim import Optimizer
 
@@ -107,3 +109,13 @@ def watched_score(trainer: Trainer, pl_module: LightningModule, monitor: str) ->
             "validation_step, or set monitor."
         )
     return float(trainer.callback_metrics[monitor])
+
+
+def rewrap(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Wrap the model for several processes again: its reducer knows what was trainable before."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy) or trainer.world_size < 2:
+        return
+    strategy.model = pl_module
+    gc.collect()  # the old reducer's hooks on the parameters go with it
+    strategy.configure_ddp()
