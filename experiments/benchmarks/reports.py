@@ -65,7 +65,8 @@ def grow(template: Path, folder: Path, size: int) -> None:
         for name in runs:
             text = text.replace(name, renamed(name, number))
         made = json.loads(text)
-        made["name"] = f"{cell['name']}, copy {number}"
+        made["values"] |= {"target.split_seed": number}
+        made["id"] = ", ".join(f"{key}={value}" for key, value in made["values"].items())
         cells.append(made)
         for name, path in runs.items():
             copy(path, folder / "runs" / renamed(name, number), name, number, chance)
