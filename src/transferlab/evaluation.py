@@ -17,6 +17,7 @@ from transferlab.datasets.store import ImageStore
 from transferlab.errors import UserError, nearest
 from transferlab.records import replacing
 from transferlab.stats.auroc import auroc
+from transferlab.stats.calibration import held_out_calibration
 from transferlab.stats.metrics import accuracy, brier, log_loss, macro_recall
 
 Logits = NDArray[np.float32]
@@ -122,6 +123,28 @@ def report_columns(index: Index, names: Sequence[str]) -> dict[str, tuple[str, .
                 "Tables (target=table) and Parquet files bring columns; leave out the others."
             )
     return {name: index.metadata[name] for name in names}
+
+
+def calibration(
+    parts: Mapping[str, tuple[Positions, Logits]], labels: Positions
+) -> dict[str, float] | None:
+    """Return how far a run's confidence can be believed on test, before and after scaling.
+
+    Args:
+        parts: ``validation`` and ``test`` -> (positions, (n, C) logits).
+        labels: (N,) of all images.
+
+    Returns:
+        As :func:`held_out_calibration`; None of more than 100 classes, or where a logit is not
+        finite.
+    """
+    sides = [
+        (logits.astype(np.float64), labels[positions])
+        for positions, logits in (parts["validation"], parts["test"])
+    ]
+    if any(x.shape[1] > LOGITS_UP_TO or not np.isfinite(x).all() for x, _ in sides):
+        return None
+    return held_out_calibration(*sides)
 
 
 def replace_columns(path: Path, store: ImageStore, columns: Mapping[str, Sequence[str]]) -> None:

@@ -181,7 +181,8 @@ class TransferModule(LightningModule):
         """Return the (B, C) logits and (B,) positions of a batch."""
         known = None
         data: Any = getattr(self.trainer, "datamodule", None)
-        if self.reuse is not None and data is self.reuse.data:
+        predicts = self.trainer.state.fn == TrainerFn.PREDICTING  # a fit's callbacks ask too
+        if self.reuse is not None and predicts and data is self.reuse.data:
             known = self.reuse.data.predicted[dataloader_idx]
         return self._outputs(self._evaluated(batch, known), batch)
 

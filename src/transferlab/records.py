@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,14 +137,12 @@ def _sync(path: Path) -> None:
 
 def _plain(value: Any) -> Any:
     """Reduce numpy scalars, arrays, paths, tuples and NaN to what JSON holds."""
-    rules: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
-        (lambda v: isinstance(v, dict), lambda v: {str(k): _plain(x) for k, x in v.items()}),
-        (lambda v: isinstance(v, list | tuple), lambda v: [_plain(x) for x in v]),
-        (lambda v: isinstance(v, bool | int | str) or v is None, lambda v: v),
-        (lambda v: isinstance(v, float), lambda v: v if v - v == 0 else None),
-        (lambda v: hasattr(v, "tolist"), lambda v: _plain(v.tolist())),
-    ]
-    for applies, reduce in rules:
-        if applies(value):
-            return reduce(value)
-    return str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)

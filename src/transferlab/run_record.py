@@ -16,6 +16,7 @@ from transferlab.energy import assumed_power, energy_record
 from transferlab.environment import environment
 from transferlab.evaluation import (
     Logits,
+    calibration,
     choose_metric,
     further_scores,
     gather,
@@ -169,6 +170,7 @@ def measure(plan: Plan, fitted: Fit) -> Record:
         "trials": fitted.trials,
         "n_trials": max(len(fitted.trials), 1),  # one where nothing was compared
         "curve": fitted.history.curve,
+        "calibration": calibration(kept, data.store.labels) if "test" in parts else None,
         "cost": _cost(plan, fitted),
         "environment": environment(fitted.module.device),
         "baselines": _baselines(plan) if compared else None,

@@ -1,6 +1,5 @@
 """A run that is asked to stop: the signal handler only takes note, the step loop acts on it."""
 
-import _thread
 import os
 import signal
 import sys
@@ -63,7 +62,9 @@ def interrupts_kept() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        timer = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
+        # A signal ends a wait as well, which `_thread.interrupt_main` does not.
+        main = threading.main_thread().ident
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
         timer.daemon = True
         timer.start()
 

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from transferlab.analysis.arms import Arm, Cell
 from transferlab.analysis.facts import Table
 from transferlab.analysis.gains import arm_name
 from transferlab.analysis.load import Answers, read_items
-from transferlab.stats.calibration import expected_calibration_error, fit_temperature, scaled
-from transferlab.stats.metrics import item_log_loss
+from transferlab.records import Record
+from transferlab.stats.calibration import held_out_calibration
 
-Figures = tuple[float, float, float, float, float]
+Figures = dict[str, float]
 
 
 def calibration(cell: Cell, directory: Path) -> Table | None:
@@ -31,10 +30,12 @@ def calibration(cell: Cell, directory: Path) -> Table | None:
     for arm in cell.arms:
         figures = _figures(arm, directory)
         if figures:
-            means = [math.fsum(column) / len(column) for column in zip(*figures, strict=True)]
-            ece, ece_after, nll, nll_after, temperature = means
-            rows.append([arm_name(arm), f"{100 * ece:.1f}", f"{nll:.3f}", f"{temperature:.2f}"])
-            rows[-1] += [f"{100 * ece_after:.1f}", f"{nll_after:.3f}", str(len(figures))]
+            means = {
+                name: math.fsum(one[name] for one in figures) / len(figures) for name in figures[0]
+            }
+            row = [arm_name(arm), f"{100 * means['ece']:.1f}", f"{means['log_loss']:.3f}"]
+            row += [f"{means['temperature']:.2f}", f"{100 * means['ece_scaled']:.1f}"]
+            rows.append([*row, f"{means['log_loss_scaled']:.3f}", str(len(figures))])
     head = ["arm", "calibration error", "log-loss", "temperature", "error, scaled"]
     note = (
         "Expected calibration error over 15 bins, in points, and log-loss in nats, on test. The "
@@ -45,28 +46,27 @@ def calibration(cell: Cell, directory: Path) -> Table | None:
 
 
 def _figures(arm: Arm, directory: Path) -> list[Figures]:
-    found = []
-    for run_id in (str(run["run_id"]) for run in arm.done().values()):
-        sides = [_answers(directory, run_id, split) for split in ("validation", "test")]
-        if all(side is not None and side.logits is not None for side in sides):
-            found.append(_of_run(*[side for side in sides if side is not None]))
-    return found
+    found = [_of_run(run, directory) for run in arm.done().values()]
+    return [one for one in found if one is not None]
 
 
-def _answers(directory: Path, run_id: str, split: str) -> Answers | None:
+def _of_run(run: Record, directory: Path) -> Figures | None:
+    """Return what the run's record says; earlier records say nothing, its answers do."""
+    if "calibration" in run:
+        figures: Figures | None = run["calibration"]
+        return figures
+    run_id = str(run["run_id"])
     try:
-        return read_items(directory, run_id, split=split, logits=True)
+        sides = [
+            read_items(directory, run_id, split=split, logits=True)
+            for split in ("validation", "test")
+        ]
     except ValueError:
         return None  # said where its test answers are read
-
-
-def _of_run(validation: Answers, test: Answers) -> Figures:
-    fitted = fit_temperature(_logits(validation), validation.labels.astype(np.int64))
-    labels = test.labels.astype(np.int64)
-    tables = [log_softmax(scaled(_logits(test), T), axis=1) for T in (1.0, fitted.value)]
-    ece, ece_after = (expected_calibration_error(table, labels) for table in tables)
-    nll, nll_after = (float(item_log_loss(table, labels).mean()) for table in tables)
-    return ece, ece_after, nll, nll_after, fitted.value
+    if any(side.logits is None for side in sides):
+        return None
+    validation, test = ((_logits(side), side.labels.astype(np.int64)) for side in sides)
+    return held_out_calibration(validation, test)
 
 
 def _logits(answers: Answers) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ A card can be made again from the same records and is the same to the byte. Its 
 SHA-256 of the rest, so one changed byte of the data behind it shows.
 """
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -224,7 +225,7 @@ def _label_map(record: Record) -> dict[str, str]:
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
     """The different values, in the order of their first appearance; None counts for nothing."""
-    found = {sha256_record(value): value for value in values if value is not None}
+    found = {json.dumps(value, sort_keys=True): value for value in values if value is not None}
     return list(found.values())
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
@@ -112,30 +114,71 @@ def read_items(
     """
     path = directory / "runs" / run_id / file
     try:
-        there = parquet.read_schema(path).names
-        wanted = [*COLUMNS, "group", *(["logits"] if logits else [])]
-        facts = [name for name in there if name.startswith(FACT)]
-        kept = [name for name in wanted if name in there or name in COLUMNS]
-        table = parquet.read_table(path, columns=[*kept, *facts])
+        table = _table(path, path.stat().st_mtime_ns, logits)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} could not be read ({_brief(error)}).") from error
-    columns_by_name = {
-        name: table[name].to_numpy() for name in table.column_names if name != "split"
-    }
-    rows = np.flatnonzero(table["split"].to_numpy() == split)
-    if len(rows) == 0:
+    order = _order(table["item_id"], table["split"], split)
+    if len(order.rows) == 0:
         raise ValueError(f"{path} holds no rows of the {split} split.")
-    rows = rows[np.argsort(columns_by_name["item_id"][rows], kind="stable")]
-    at = {name: column[rows] for name, column in columns_by_name.items()}
+    names = [name for name in table.column_names if name not in ("item_id", "split")]
+    at = {name: table[name].to_numpy()[order.rows] for name in names}
     return Answers(
-        ids=at["item_id"],
+        ids=order.items,
         labels=at["label"],
         correct=np.asarray(at["label"] == at["prediction"], dtype=np.bool_),
         log_prob=np.asarray(at["log_prob"], dtype=np.float64),
-        groups=_groups(at["item_id"], at.get("group")),
+        groups=_groups(order.items, at.get("group")),
         logits=np.stack(at["logits"]) if "logits" in at else None,
-        facts={name.removeprefix(FACT): at[name].astype(str) for name in facts},
+        facts={
+            name.removeprefix(FACT): values.astype(str)
+            for name, values in at.items()
+            if name.startswith(FACT)
+        },
     )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Where the rows of a split lie, by item.
+
+    Attributes:
+        columns: names of items and of splits, of the whole file.
+        rows: (M,) of that split, sorted by item.
+        items: (M,) their names.
+    """
+
+    columns: tuple[pa.ChunkedArray, pa.ChunkedArray]
+    rows: NDArray[np.int64]
+    items: NDArray[Any]
+
+
+_orders: dict[str, _Order] = {}
+"""Of the file that was read last, by split: most runs of a study have the same items."""
+
+
+def _order(ids: pa.ChunkedArray, splits: pa.ChunkedArray, split: str) -> _Order:
+    known = _orders.get(split)
+    if known and all(a.equals(b) for a, b in zip(known.columns, (ids, splits), strict=True)):
+        return known
+    rows = np.flatnonzero(splits.to_numpy() == split)
+    items = ids.to_numpy()[rows]
+    order = np.argsort(items, kind="stable")
+    _orders[split] = _Order((ids, splits), rows[order], items[order])
+    return _orders[split]
+
+
+@lru_cache(maxsize=2)
+def _table(path: Path, changed: int, logits: bool) -> pa.Table:
+    """Read a file once for its splits, which are asked for one after the other."""
+    del changed
+    with parquet.ParquetFile(path) as file:
+        there = file.schema_arrow.names
+        missing = [name for name in COLUMNS if name not in there]
+        if missing:
+            raise KeyError(f"it lacks the column {missing[0]}")
+        also = [name for name in ("group", *(["logits"] if logits else [])) if name in there]
+        facts = [name for name in there if name.startswith(FACT)]
+        return file.read([*COLUMNS, *also, *facts])
 
 
 def _groups(ids: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[Any] | None:

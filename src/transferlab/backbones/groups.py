@@ -32,7 +32,10 @@ def layer_ids(backbone: nn.Module, granularity: Granularity) -> tuple[dict[str, 
         parameter name -> group in [0, head], and the head's own number.
     """
     architecture = (getattr(backbone, "pretrained_cfg", None) or {}).get("architecture")
-    known = _reference_ids(architecture, granularity == "stages") if architecture else None
+    coarse = granularity == "stages"
+    known = _reference_ids(architecture, coarse) if architecture else None
+    if known and not _as_deep(backbone, known):  # made with other arguments than timm's own
+        known = _matched(backbone, coarse)
     reference, head = known or _child_ids(backbone, granularity)
     top = max(head - 1, 0)
     return {name: _of(name, reference, top) for name, _ in backbone.named_parameters()}, head
@@ -105,8 +108,29 @@ def _reference_ids(name: str, coarse: bool) -> tuple[dict[str, int], int] | None
     return _matched(model, coarse) if hasattr(model, "group_matcher") else None
 
 
+def _as_deep(backbone: nn.Module, known: tuple[dict[str, int], int]) -> bool:
+    """Say whether a backbone has the same numbered modules as its reference, not fewer or more."""
+    reference, head = known
+    names = [name.replace(_WRAPPED, "") for name, _ in backbone.named_parameters()]
+    there = {path for name in reference for path in _numbered(name)}
+    lists = {path.rpartition(".")[0] for path in there}
+    own = {path for name in names for path in _numbered(name)}
+    more = any(path not in there and path.rpartition(".")[0] in lists for path in own)
+    fewer = set(range(head)) - {_of(name, reference, head) for name in names}
+    return not (more or fewer)
+
+
+def _numbered(name: str) -> list[str]:
+    """Return the paths in a parameter's name that end in a number, such as ``blocks.3``."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end, part in enumerate(parts) if part.isdigit()]
+
+
 def _matched(model: Any, coarse: bool) -> tuple[dict[str, int], int]:
-    matcher = model.group_matcher(coarse=coarse)
+    try:
+        matcher = model.group_matcher(coarse=coarse)
+    except AssertionError:  # timm 1.0 has no coarse one of RDNet
+        matcher = model.group_matcher(coarse=False)
     ids = {
         parameter: int(group)
         for parameter, group in group_parameters(model, matcher, reverse=True).items()

@@ -88,10 +88,15 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
     Source: Guo, Pleiss, Sun, Weinberger, ICML 2017.
     """
     table, true = _logits(logits), np.asarray(labels)
-    before = log_loss(log_softmax(table, axis=1), true)
+    log_loss(log_softmax(table, axis=1), true)  # refuses labels that are none
+    below = scaled(table, 1.0)
+    own = below[np.arange(len(true)), true]
 
     def loss(temperature: float) -> float:
-        return log_loss(log_softmax(scaled(table, temperature), axis=1), true)
+        sums = np.exp(below / temperature).sum(axis=1)
+        return float((np.log(sums) - own / temperature).mean())
+
+    before = loss(1.0)
 
     found = minimize_scalar(
         lambda log_temperature: loss(exp(log_temperature)),
@@ -109,6 +114,34 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         for T in (1.0, value)
     ]
     return Temperature(value, before, after, ece[0], ece[1], value in (COLDEST, HOTTEST))
+
+
+def held_out_calibration(
+    validation: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike]
+) -> dict[str, float]:
+    """Judge on test items the temperature that was fitted on validation items.
+
+    Args:
+        validation: (n, C) finite logits and (n,) classes.
+        test: (M, C) finite logits and (M,) classes.
+
+    Returns:
+        ``temperature``; ``ece`` and ``log_loss`` of test at T = 1, and ``ece_scaled`` and
+        ``log_loss_scaled`` at that temperature.
+
+    Raises:
+        ValueError: shapes or labels are not as above, or a logit is not finite.
+    """
+    temperature = fit_temperature(*validation).value
+    logits, labels = test
+    plain, cooled = (log_softmax(scaled(logits, T), axis=1) for T in (1.0, temperature))
+    return {
+        "temperature": temperature,
+        "ece": expected_calibration_error(plain, labels),
+        "log_loss": log_loss(plain, labels),
+        "ece_scaled": expected_calibration_error(cooled, labels),
+        "log_loss_scaled": log_loss(cooled, labels),
+    }
 
 
 def scaled(logits: ArrayLike, temperature: float) -> Floats:

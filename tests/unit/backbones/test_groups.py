@@ -54,6 +54,32 @@ def rate_of(model: TransferModel, optimizer: Optimizer) -> dict[str, float]:
     return {name: rates[id(p)] for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize("granularity", ["stages", "blocks"])
+@pytest.mark.parametrize(
+    ("name", "kwargs", "groups"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 4}, {"blocks": 5, "stages": 5}),
+        ("vit_tiny_patch16_224", {"depth": 14}, {"blocks": 15, "stages": 15}),
+        ("resnet18", {"layers": (1, 3, 2, 2)}, {"blocks": 9, "stages": 5}),
+    ],
+)
+def test_models_made_shallower_or_deeper_have_their_own_groups(
+    name: str, kwargs: dict[str, Any], groups: dict[str, int], granularity: Any
+) -> None:
+    """The stem, the blocks, and nothing that the model does not have."""
+    backbone = create_backbone(name, kwargs)
+    ids, head = layer_ids(backbone, granularity)
+    assert head == groups[granularity]
+    assert set(ids.values()) == set(range(head))
+    assert all(ids[n] == int(n.split(".")[1]) + 1 for n in ids if n.startswith("blocks."))
+
+
+def test_a_model_without_coarse_groups_has_its_fine_ones() -> None:
+    with torch.device("meta"):
+        backbone = create_backbone("rdnet_tiny", {})
+    assert layer_ids(backbone, "stages") == layer_ids(backbone, "blocks")
+
+
 def test_vit_b_has_the_published_ladder() -> None:
     model = build("vit_base_patch16_224")
     rates = rate_of(model, decayed(model)[0])
