@@ -22,11 +22,12 @@ from omegaconf import OmegaConf, open_dict
 from peers import Task
 from torch import Tensor, nn
 
+from transferlab import probes
 from transferlab.assembling import build_model
+from transferlab.auto_depth import fit
 from transferlab.backbones.weights import StateDict
 from transferlab.cache import cache_folder
 from transferlab.config import config_folder, register
-from transferlab.fitting import fit
 from transferlab.model import TransferModel
 from transferlab.planning import Plan, plan_run
 from transferlab.run import starting_weights
@@ -137,6 +138,32 @@ def ours(args: argparse.Namespace, weights: StateDict | None, task: Task, *more:
     return run
 
 
+GRID = [
+    (f"optimizer.lr={rate:.3g}", f"optimizer.weight_decay={decay:g}")
+    for rate in (10 ** (-4 + 0.3 * step) for step in range(10))
+    for decay in (0, 1e-4, 1e-3, 1e-2)
+]
+"""Forty settings of one head."""
+
+
+def grid(
+    args: argparse.Namespace, weights: StateDict | None, *, cold: bool
+) -> Callable[[], Outcome]:
+    """Our fit of forty heads, set-up included."""
+    plans = [planned(args, *settings) for settings in GRID]
+
+    def run() -> Outcome:
+        if cold:
+            shutil.rmtree(cache_folder() / "features", ignore_errors=True)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            began = time.perf_counter()
+            places = [Path(folder) / str(number) for number in range(len(plans))]
+            probes.fit(plans, weights, places, [[] for _ in plans])
+            return Outcome(time.perf_counter() - began)
+
+    return run
+
+
 def peer(
     start: TransferModel, task: Task, train: Callable[[nn.Module], float]
 ) -> Callable[[], Outcome]:
@@ -183,6 +210,8 @@ def extraction(
     arms: Arms = {
         "ours": ours(args, weights, task),
         "ours, features on disk": ours(args, weights, task, cold=False),
+        "ours, 40 heads": grid(args, weights, cold=True),
+        "ours, 40 heads, features on disk": grid(args, weights, cold=False),
         "by hand, frozen": peer(start, task, lambda m: peers.bare(m, task, frozen=[m.backbone])),
         "Lightning, frozen": peer(
             start, task, lambda m: peers.lightning(m, task, frozen=[m.backbone])

@@ -42,7 +42,7 @@ def in_turn(arms: Mapping[str, Callable[[], Outcome]], rounds: int, **setting: A
     rows: list[Row] = []
     names = list(arms)
     for name in names:
-        arms[name]()
+        print(f"  warm-up {name:<40}{arms[name]().seconds:9.2f} s", flush=True)
     for number in range(rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:

@@ -5,13 +5,12 @@ set-up included. Images are decoded and normalised before: the peers never wait 
 """
 
 import contextlib
-import copy
 import io
 import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +208,7 @@ def fastai(
     model: nn.Module, task: Task, *, body: nn.Module, head: nn.Module, frozen: bool = False
 ) -> float:
     """Train with fastai's Learner."""
+    import fastai.callback.progress  # noqa: F401 (gives learners no_bar)
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader as Loader
     from fastai.learner import Learner
@@ -245,11 +245,3 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(logging.ERROR)
         with contextlib.redirect_stderr(io.StringIO()):
             yield
-
-
-def fresh(model: nn.Module, train: Callable[[nn.Module], float], task: Task) -> tuple[float, float]:
-    """Train a copy of a model; returns the seconds, and its accuracy."""
-    own = copy.deepcopy(model)
-    torch.manual_seed(0)
-    seconds = train(own)
-    return seconds, accuracy(own, task)

@@ -31,6 +31,7 @@ from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, scores, write_predictions
 from transferlab.feature_cache import FeatureCache
+from transferlab.losses import ClassLoss
 from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
@@ -136,7 +137,7 @@ def assemble(
         recompute_activations(model.backbone, model.name, compiled=cfg.trainer.compile)
     if cfg.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    module = _module(cfg, model)
+    module = module_of(cfg, model, build(cfg.loss))
     data = _datamodule(plan)
     module.reuse = _reuse(cfg, data)
     module.loss.prepare(torch.as_tensor(store.labels[plan.train]), len(store.classes))
@@ -189,12 +190,12 @@ def _start_from(backbone: nn.Module, weights: StateDict | None, cfg: DictConfig)
         )
 
 
-def _module(cfg: DictConfig, model: TransferModel) -> TransferModule:
-    optimizer = build(cfg.optimizer)
+def module_of(cfg: DictConfig, model: TransferModel, loss: ClassLoss) -> TransferModule:
+    """Return the LightningModule that a run trains its model by."""
     return TransferModule(
         model,
-        build(cfg.loss),
-        optimizer,
+        loss,
+        build(cfg.optimizer),
         lr=float(cfg.optimizer.lr),
         scheduler=build(cfg.scheduler) if cfg.scheduler else None,
         seed=cfg.seed,

@@ -22,6 +22,7 @@ from transferlab.datasets.batches import Shuffled
 from transferlab.evaluation import choose_metric
 from transferlab.fitting import history_of
 from transferlab.heads.stack import Stack
+from transferlab.many_rates import ManyRates, steps_are_linear
 from transferlab.module import DivergedError, TransferModule
 from transferlab.planning import Plan
 from transferlab.reuse import Reuse
@@ -81,8 +82,9 @@ class ProbeLoop:
         self.device = probes[0].module.device
         self.loss = probes[0].module.loss
         self.stack = Stack([probe.module.model.head for probe in probes])
-        self.optimizer, self.schedulers = _optimizer(probes)
+        self.optimizer, self.schedulers = _optimizer(probes, self.stack)
         self.first_bad = torch.full((len(probes),), -1, device=self.device)
+        self.losses, self.rates = torch.empty(len(probes)), [[0.0] for _ in probes]
         self.validated: tuple[Tensor, np.ndarray[Any, Any]] | None = None
 
     def run(self) -> None:
@@ -105,8 +107,7 @@ class ProbeLoop:
             self._step(step - 1, batch)
             if step % lines and step % interval and step != steps:
                 continue
-            for probe in self._going():
-                probe.shown.global_step = step
+            self._show(step)
             self._each(_end_of_step)
             if step % interval == 0:
                 self._validate()
@@ -136,16 +137,21 @@ class ProbeLoop:
         if counter is not None:
             counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._count(counter.get_total_flops() // 2)
-        for probe in self.probes:
-            probe.shown.rates = [group["lr"] for group in probe.groups]
+        self.rates = [[group["lr"] for group in probe.groups] for probe in self.probes]
         self.optimizer.step()
         for scheduler in self.schedulers:
             scheduler.step()
-        losses = losses.detach()
-        bad = ~torch.isfinite(losses) & (self.first_bad < 0)
+        self.losses = losses.detach()
+        bad = ~torch.isfinite(self.losses) & (self.first_bad < 0)
         self.first_bad = torch.where(bad, step, self.first_bad)
+
+    def _show(self, step: int) -> None:
+        """Put what callbacks look at where Lightning's loop would have put it."""
         for number, probe in enumerate(self.probes):
-            probe.module.last_loss = losses[number]
+            if probe.ended:
+                continue
+            probe.shown.global_step, probe.shown.rates = step, self.rates[number]
+            probe.module.last_loss = self.losses[number]
             probe.module._first_bad = self.first_bad[number]
 
     def _count(self, multiply_adds: int) -> None:
@@ -230,8 +236,8 @@ class _Shown(SimpleNamespace):
         return [SimpleNamespace(param_groups=groups)]
 
 
-def _optimizer(probes: list[Probe]) -> tuple[torch.optim.Optimizer, list[Any]]:
-    """Return one optimizer over the groups of all probes', and their schedulers."""
+def _optimizer(probes: list[Probe], stack: Stack) -> tuple[Any, list[Any]]:
+    """Return what takes the steps of all probes, and their schedulers."""
     schedulers = []
     for probe in probes:
         module = probe.module
@@ -244,7 +250,11 @@ def _optimizer(probes: list[Probe]) -> tuple[torch.optim.Optimizer, list[Any]]:
             group["params"] = [p for p in group["params"] if id(p) in trained]
         configured._opt_called = True  # its groups take steps, in the optimizer of them all
         probe.groups = [group for group in configured.param_groups if group["params"]]
-    first = probes[0].module
-    whole = first.optimizer([{"params": list(first.model.head.parameters()), "lr": first.lr}])
+    make = probes[0].module.optimizer
+    if stack.joint and steps_are_linear(configured):
+        of = {id(p): group for probe in probes for group in probe.groups for p in group["params"]}
+        settings = [[of[id(p)] for p in parameters] for parameters in stack.parameters()]
+        return ManyRates(stack.joint, settings, make), schedulers
+    whole = make([{"params": list(probes[0].module.model.head.parameters())}])
     whole.param_groups[:] = [group for probe in probes for group in probe.groups]
     return whole, schedulers

@@ -5,6 +5,7 @@ run is does not change: batches, schedule, validations, lines, best weights and 
 of the same run in Lightning's loop, to rounding.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from transferlab.backbones.weights import StateDict
 from transferlab.building import build
 from transferlab.callbacks.freezing import FrozenBackbone
 from transferlab.datamodule import TransferDataModule
-from transferlab.fitting import Fit, assemble, calibrate_norms
+from transferlab.fitting import Fit, assemble, calibrate_norms, module_of
 from transferlab.frozen_part import NoCutError
 from transferlab.machine import ranks
+from transferlab.model import TransferModel
 from transferlab.module import DivergedError, TransferModule
 from transferlab.planning import Plan
 from transferlab.probe_loop import Probe, ProbeLoop, begin
@@ -75,26 +77,24 @@ def fit(
     reuse = first.reuse
     if reuse is None or can_refit(first.model) or _draws(first.model.head):
         raise NoCutError("its head is fitted in closed form, or draws numbers")
-    trainers = [make_trainer(p.cfg, [], [], d) for p, d in zip(plans, directories, strict=True)]
-    data.trainer = trainers[0]
+    trainer = make_trainer(plans[0].cfg, [], [], directories[0])
+    data.trainer = trainer
     data.setup("fit")
-    device = trainers[0].strategy.root_device
+    device = trainer.strategy.root_device
     if weights is None:
-        calibrate_norms(first.model, data, trainers[0])
+        calibrate_norms(first.model, data, trainer)
     first.model.backbone.requires_grad_(False)
-    modules = [first, *(_beside(first, plan, weights) for plan in plans[1:])]
+    first.to(device).eval()
+    modules = [first, *(_beside(first, plan) for plan in plans[1:])]
     probes = [begin(*each) for each in zip(plans, modules, directories, loggers, strict=True)]
-    for module in modules:
-        module.to(device).eval()
-    with trainers[0].precision_plugin.forward_context():
+    with trainer.precision_plugin.forward_context():
         reuse.begin(first.model, device, int(plans[0].cfg.budget.steps))
     if reuse.why_not is not None:
         raise NoCutError(reuse.why_not)
-    loop = ProbeLoop(probes, data, trainers[0], reuse)
+    loop = ProbeLoop(probes, data, trainer, reuse)
     with quiet():
         loop.run()
-    shares = zip(probes, trainers, strict=True)
-    return [probe.error or _fitted(probe, trainer, data, len(probes)) for probe, trainer in shares]
+    return [probe.error or _fitted(probe, trainer, data, len(probes)) for probe in probes]
 
 
 def _draws(head: nn.Module) -> bool:
@@ -104,10 +104,15 @@ def _draws(head: nn.Module) -> bool:
     return any(not isinstance(m, nn.Dropout) or m.p > 0 for m in active)
 
 
-def _beside(first: TransferModule, plan: Plan, weights: StateDict | None) -> TransferModule:
-    """Return another run's module on the first one's backbone, which is the same."""
-    module, _, _ = assemble(plan, weights)
-    module.model.backbone, module.reuse = first.model.backbone, first.reuse
+def _beside(first: TransferModule, plan: Plan) -> TransferModule:
+    """Return another run's module: on the first one's backbone, its head as the first one's began.
+
+    Heads of runs that train together follow from the same settings and seed.
+    """
+    whole = first.model
+    model = TransferModel(whole.name, whole.backbone, copy.deepcopy(whole.head))
+    module = module_of(plan.cfg, model.train(whole.training), first.loss)
+    module.reuse = first.reuse
     return module
 
 

@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "augmentations",
             "losses",
             "optim",
+            "many_rates",
             "trackers",
             "checkpoints",
             "fingerprint",

@@ -20,32 +20,38 @@ class Stack:
 
     Attributes:
         width: how many are computed, company that a lone one gets included.
+        joint: (width, ...) tensors that the heads' parameters are views of; none for heads that
+            are computed one after the other.
     """
 
     def __init__(self, heads: Sequence[nn.Module]) -> None:
         self.heads = list(heads)
         linear = [head for head in heads if type(head) is LinearHead]
-        self._joint: tuple[Tensor, Tensor] | None = None
+        self.joint: tuple[Tensor, ...] = ()
         if len(linear) == len(self.heads):
-            self._joint = _joined([h.weight for h in linear]), _joined([h.bias for h in linear])
-        self.width = len(self.heads) if self._joint is None else len(self._joint[0])
+            self.joint = _joined([h.weight for h in linear]), _joined([h.bias for h in linear])
+        self.width = len(self.joint[0]) if self.joint else len(self.heads)
+
+    def parameters(self) -> list[tuple[nn.Parameter, ...]]:
+        """Return the heads' parameters, those of one place in all heads together."""
+        return list(zip(*(head.parameters() for head in self.heads), strict=True))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, F) features to the (G, B, C) logits of G heads."""
-        if self._joint is None:
+        if not self.joint:
             return torch.stack([head(features) for head in self.heads])
-        weight, bias = self._joint
+        weight, bias = self.joint
         shared = features.expand(len(weight), *features.shape)
         logits = torch.bmm(shared, weight.transpose(1, 2)) + bias[:, None]
         return logits[: len(self.heads)]
 
     def clear(self) -> None:
         """Set all gradients to zero; they stay where they are."""
-        if self._joint is None:
+        if not self.joint:
             for head in self.heads:
                 head.zero_grad()
             return
-        for joint in self._joint:
+        for joint in self.joint:
             assert joint.grad is not None
             joint.grad.zero_()
 
