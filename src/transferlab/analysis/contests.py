@@ -35,6 +35,7 @@ class Ring:
         look: the look, as verdict records state it.
         tuned: whether the study tunes.
         predictions: reads test answers.
+        early: reads answers on validation early in training.
         test_set: name of the further test set that is judged on; None for the target's own.
     """
 
@@ -45,6 +46,7 @@ class Ring:
     look: Record
     tuned: bool
     predictions: Predictions
+    early: Predictions
     test_set: str | None = None
 
 

@@ -10,6 +10,7 @@ from transferlab.analysis.arms import Arm
 from transferlab.analysis.contests import Ring
 from transferlab.analysis.facts import Table
 from transferlab.analysis.formats import count, interval, points, unit_of
+from transferlab.analysis.load import Study
 from transferlab.analysis.measure import measure, part
 from transferlab.analysis.pairs import Predictions, pair
 from transferlab.analysis.scores import NEED_LOGITS, run_scores
@@ -23,6 +24,11 @@ LEVEL = 0.05
 """Of the plain two-sided interval that an alarm goes by: alarms have no family."""
 ENOUGH = 20
 """Finished comparisons from which alarms are counted against verdicts."""
+
+
+def early_answers(study: Study) -> Predictions:
+    """Return what reads the runs' answers early in training."""
+    return Predictions(study.directory, file=FILE, split="validation")
 
 
 def early_difference(ring: Ring, arm: Arm, scratch: Arm | None) -> Record | None:
@@ -41,14 +47,13 @@ def early_difference(ring: Ring, arm: Arm, scratch: Arm | None) -> Record | None
         return None
     metric = "log_loss" if ring.rule.metric in NEED_LOGITS else ring.rule.metric
     rule = replace(ring.rule, metric=metric, members=1, scope="this_pool")
-    reader = Predictions(ring.study.directory, file=FILE, split="validation")
-    pairs = pair(arm, scratch, ring.planned, reader)
+    pairs = pair(arm, scratch, ring.planned, ring.early)
     if pairs is not None:
         if len(pairs.seeds) < 2:
             return None
         found = part(measure(pairs, rule), rule)
     else:
-        gains = _gains(arm, scratch, ring.planned, reader, metric)
+        gains = _gains(arm, scratch, ring.planned, ring.early, metric)
         if len(gains) < 2:
             return None
         found = _over_replicates(gains)

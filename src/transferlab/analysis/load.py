@@ -171,14 +171,15 @@ def _order(ids: pa.ChunkedArray, splits: pa.ChunkedArray, split: str) -> _Order:
 def _table(path: Path, changed: int, logits: bool) -> pa.Table:
     """Read a file once for its splits, which are asked for one after the other."""
     del changed
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
         there = file.schema_arrow.names
         missing = [name for name in COLUMNS if name not in there]
         if missing:
             raise KeyError(f"it lacks the column {missing[0]}")
         also = [name for name in ("group", *(["logits"] if logits else [])) if name in there]
         facts = [name for name in there if name.startswith(FACT)]
-        return file.read([*COLUMNS, *also, *facts])
+        # of so small files threads would cost more than they save
+        return file.read([*COLUMNS, *also, *facts], use_threads=False)
 
 
 def _groups(ids: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[Any] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from transferlab.analysis.arms import Arm, Cell, look_of
 from transferlab.analysis.blame import apportion, with_source
 from transferlab.analysis.contests import Ring, judge_contests
-from transferlab.analysis.early import early_difference
+from transferlab.analysis.early import early_answers, early_difference
 from transferlab.analysis.load import Study
 from transferlab.analysis.measure import Rule
 from transferlab.analysis.pairs import Predictions
@@ -107,7 +107,8 @@ def _ring(study: Study, cell: Cell, predictions: Predictions) -> Ring:
     )
     look = {"index": index + 1, "of": looks, "seeds": seeds, "alpha": rule.alpha / looks}
     planned = tuple(int(seed) for seed in study.header["seeds"][:seeds])
-    return Ring(study, cell, rule, planned, look, bool(study.header.get("tuned")), predictions)
+    tuned = bool(study.header.get("tuned"))
+    return Ring(study, cell, rule, planned, look, tuned, predictions, early_answers(study))
 
 
 def _judge_strategies(ring: Ring, sources: Sequence[Record]) -> list[Record]:
