@@ -12,6 +12,7 @@ PARTS = {
     "features": "what frozen parts computed",
     "splits": "drawn splits",
     "near_duplicates": "images that look alike",
+    "precision": "which precision a model was fastest in",
     "baselines": "scores of simple classifiers on pixels",
     "runs": "source runs, with their weights",
 }

@@ -64,7 +64,7 @@ for _data in ("source", "target"):
         f"{_data}.max_validation": (1, 1e9, True),
     }
 SHARES = ("target.test", "target.validation", "source.test", "source.validation")
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

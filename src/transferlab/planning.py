@@ -24,6 +24,7 @@ from transferlab.errors import FullDiskError, UserError
 from transferlab.further_tests import FurtherTest, further_tests
 from transferlab.integrity import near_duplicates
 from transferlab.machine import ranks
+from transferlab.precision import settle_precision
 from transferlab.provenance import check_licences, licences, provenance
 from transferlab.records import FORMAT, sha256_record
 from transferlab.split_data import Data, Positions, data_name, open_data
@@ -86,6 +87,7 @@ def _plan_run(cfg: DictConfig) -> Plan:
     data = open_data(cfg.target, cfg.backbone)
     train = data.subset(cfg.target.shots, cfg.target.fraction, cfg.seed)
     with open_dict(cfg):
+        cfg.trainer.precision = settle_precision(cfg)
         cfg.budget.steps = _steps(cfg, len(train))
         if cfg.strategy.init == "random":
             cfg.source.kind, cfg.source.name = "none", "none"

@@ -52,6 +52,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("parts of a model", ("parts",)),
+    ("what is timed", ("precision",)),
     ("assembly", ("model", "phase_plan", "split_data", "datamodule", "evaluation")),
     ("assembled", ("assembling", "refitting", "layer_taps", "frozen_part")),
     ("what is computed once", ("reuse",)),
