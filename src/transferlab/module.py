@@ -170,8 +170,8 @@ class TransferModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the (B, C) logits and (B,) positions of a batch."""
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
-        known = self.reuse.data.validation if self.reuse and fitting else None
+        own = self.trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING)
+        known = self.reuse.data.validation if self.reuse and own else None
         logits = self._evaluated(batch, known)
         self.validation_outputs.append(self._outputs(logits, batch))
 

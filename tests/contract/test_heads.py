@@ -50,7 +50,8 @@ def _own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reloaded_runs_give_the_logits_that_were_recorded(
     backbone: str, head: str, make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    strategy = "feature_extraction" if head == "knn" else "fine_tune"
+    solved = head in ("knn", "logistic", "ridge")
+    strategy = "feature_extraction" if solved else "fine_tune"
     plan = make_plan(
         *BACKBONES[backbone], f"head={head}", f"strategy={strategy}",
         "checkpoint.keep=last", "optimizer.lr=0.01", "budget.steps=20",

@@ -175,6 +175,22 @@ def test_runs_share_what_their_frozen_parts_compute(
     assert first["cost"][count] == again["cost"][count], "as if each had computed it"
 
 
+@pytest.mark.parametrize("head", ["ridge", "logistic", "knn", "prototype"])
+def test_heads_in_closed_form_cost_no_pass_either(
+    head: str, make_plan: Callable[..., Plan], no_backbone: Callable[[], None], tmp_path: Path
+) -> None:
+    """Fitting, validation and test: all features are those of the run before."""
+    line = (*LINE, "backbone.name=test_resnet", *FROZEN, "purpose=replicate", "seed=4")
+    plain = execute(replace(make_plan(*line, f"head={head}", "trainer.reuse_gb=0"),
+                            directory=tmp_path / "plain"))  # fmt: skip
+    execute(replace(make_plan(*line), directory=tmp_path / "one"))
+    no_backbone()
+    record = execute(replace(make_plan(*line, f"head={head}"), directory=tmp_path / "other"))
+    assert record["status"] == "done"
+    for split in ("validation", "test"):
+        assert record["metrics"][split] == pytest.approx(plain["metrics"][split], abs=1e-3)
+
+
 @pytest.mark.parametrize("more", ["seed=1", "backbone.image_size=48", "trainer.threads=1"])
 def test_other_images_weights_or_threads_are_something_else(
     more: str,

@@ -42,4 +42,6 @@ class Refit(Callback):
             return
         self._done = True
         device = trainer.strategy.root_device
-        refit_head(pl_module.model, self.data, device, trainer.precision_plugin.forward_context())
+        known = getattr(pl_module, "reuse", None) if self.once else None
+        precision = trainer.precision_plugin.forward_context()
+        refit_head(pl_module.model, self.data, device, precision, known)

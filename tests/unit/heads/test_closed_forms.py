@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from transferlab.errors import UserError
 from transferlab.heads.knn import KNNHead
+from transferlab.heads.logistic import LogisticHead
 from transferlab.heads.prototype import PrototypeHead
+from transferlab.heads.ridge import RidgeHead
 
 WIDTH, CLASSES = 9, 5
 
@@ -140,4 +145,72 @@ def test_knn_memory_of_any_size_is_saved_and_loaded(size: int, cloud) -> None:
 )  # fmt: skip
 def test_senseless_settings_are_refused(make) -> None:
     with pytest.raises(UserError, match="expected"):
+        make()
+
+
+@pytest.mark.parametrize("classes", [2, CLASSES])
+@pytest.mark.parametrize("alpha", [0.5, 30.0])
+def test_ridge_decides_as_scikit_learn(alpha: float, classes: int, cloud) -> None:
+    features, labels, new = cloud
+    kept = labels < classes
+    head = RidgeHead(WIDTH, classes, alpha=alpha)
+    head.refit(features[kept], labels[kept])
+    judge = make_pipeline(StandardScaler(), RidgeClassifier(alpha=alpha))
+    judge.fit(features[kept].numpy(), labels[kept].numpy())
+    found = head(new).argmax(dim=1).numpy()
+    assert np.array_equal(found, judge.predict(new.numpy()))
+    assert len(set(found)) == classes
+
+
+def test_ridge_chooses_the_penalty_that_serves_left_out_images(cloud) -> None:
+    """Noise features of a small sample want a large one, and their scores become modest."""
+    features, labels, new = cloud
+    loose, chosen = RidgeHead(WIDTH, CLASSES, alpha=1e-3), RidgeHead(WIDTH, CLASSES)
+    torch.manual_seed(0)
+    noise, unseen = torch.randn(60, WIDTH), torch.randn(200, WIDTH)
+    for head in (loose, chosen):
+        head.refit(noise, labels)
+    assert chosen.weight.norm() < 0.5 * loose.weight.norm()
+    truth = torch.arange(200) % CLASSES
+    loss = torch.nn.functional.cross_entropy
+    chosen.refit(features, labels)
+    assert loss(chosen(new), truth) < 0.8 * np.log(CLASSES)
+    chosen.refit(noise, labels)
+    assert loss(chosen(unseen), truth) < 1.05 * np.log(CLASSES)
+
+
+@pytest.mark.parametrize("classes", [2, CLASSES])
+@pytest.mark.parametrize("c", [0.01, 1.0])
+def test_logistic_regression_is_scikit_learns(c: float, classes: int, cloud) -> None:
+    features, labels, new = cloud
+    kept = labels < classes
+    head = LogisticHead(WIDTH, classes, c=c)
+    head.refit(features[kept], labels[kept])
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=c))
+    judge.fit(features[kept].double().numpy(), labels[kept].numpy())
+    expected = judge.predict_proba(new.double().numpy())
+    np.testing.assert_allclose(head(new).softmax(dim=1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", [RidgeHead(WIDTH, 7), LogisticHead(WIDTH, 7)])
+def test_solved_heads_know_no_class_that_they_never_saw(head, cloud) -> None:
+    features, labels, new = cloud
+    assert (head(new) == 0).all()
+    head.refit(features, labels + 1)
+    logits = head(new)
+    assert torch.equal(logits[:, 0], logits[:, 1:6].amin(dim=1))
+    assert torch.equal(logits[:, 6], logits[:, 1:6].amin(dim=1))
+    head.refit(features, torch.full((60,), 3))
+    assert (head(new).argmax(dim=1) == 3).all() or (head(new) == 0).all()
+    constant = features.clone()
+    constant[:, 0] = 4.0
+    head.refit(constant, labels)
+    assert torch.isfinite(head(new)).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RidgeHead(3, 2, alpha=0), lambda: LogisticHead(3, 2, c=-1)]
+)
+def test_solved_heads_refuse_penalties_that_are_none(make) -> None:
+    with pytest.raises(UserError, match="expected a positive number"):
         make()
