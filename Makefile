@@ -28,8 +28,11 @@ check: $(INSTALLED_DEV) ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/architecture
 
-bench: $(INSTALLED) ## seconds a step against a bare PyTorch loop
-	@$(BIN)/python experiments/benchmarks/steps.py
+bench: $(INSTALLED) ## ours against others, in turn: an hour or two on a machine that does nothing else
+	@$(PIP) --editable '.[bench]'
+	@cd experiments/benchmarks && for script in steps.py "fits.py fine_tune" \
+	  "fits.py feature_extraction" "fits.py gradual_unfreezing" study.py growth.py reports.py memory.py; do \
+	  echo "$$script"; ../../$(BIN)/python $$script || exit 1; done
 
 clean: ## remove caches and builds; keeps .venv, outputs and the shared cache
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

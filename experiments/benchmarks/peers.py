@@ -44,8 +44,9 @@ class Task:
 def accuracy(model: nn.Module, task: Task) -> float:
     """Return the share of test images that a model labels rightly."""
     model.eval()
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        parts = [model(part).argmax(1) for part in task.test_images.split(128)]
+        parts = [model(p.to(device)).argmax(1).cpu() for p in task.test_images.split(128)]
     return float((torch.cat(parts) == task.test_labels).float().mean())
 
 
@@ -57,7 +58,10 @@ def freeze(module: nn.Module) -> None:
 
 def _adamw(model: nn.Module, task: Task) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=task.lr, weight_decay=task.weight_decay)
+    fused = parameters[0].device.type == "cuda"
+    return torch.optim.AdamW(
+        parameters, lr=task.lr, weight_decay=task.weight_decay, fused=fused or None
+    )
 
 
 def bare(
@@ -67,10 +71,11 @@ def bare(
     channels_last: bool = False,
     frozen: Sequence[nn.Module] = (),
     bf16: bool = False,
+    device: str = "cpu",
 ) -> float:
-    """Train by the loop that one would write by hand."""
+    """Train by the loop that one would write by hand, on images that lie on the device."""
     started = time.perf_counter()
-    images = task.images
+    images, labels, model = task.images.to(device), task.labels.to(device), model.to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -79,12 +84,14 @@ def bare(
         freeze(part)
     optimizer = _adamw(model, task)
     for _ in range(task.epochs):
-        for chosen in torch.randperm(len(images)).split(task.batch_size):
+        for chosen in torch.randperm(len(images), device=device).split(task.batch_size):
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = cross_entropy(model(images[chosen]), task.labels[chosen])
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss = cross_entropy(model(images[chosen]), labels[chosen])
             loss.backward()
             optimizer.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -191,10 +198,11 @@ def _scheduler(phases: Sequence[Sequence[str]], epochs: int, folder: str) -> obj
     import yaml
     from finetuning_scheduler import FinetuningScheduler
 
-    last = len(phases) - 1
     schedule = {
-        number: {"params": [f"model.{name}" for name in names]}
-        | ({} if number == last else {"max_transition_epoch": (number + 1) * epochs})
+        number: {
+            "params": [f"model.{name}" for name in names],
+            "max_transition_epoch": (number + 1) * epochs,
+        }
         for number, names in enumerate(phases)
     }
     path = Path(folder) / "schedule.yaml"

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from transferlab.assembling import build_model
+from transferlab.backbones.weights import load_backbone
 from transferlab.building import build
 from transferlab.optim import warmup_cosine
 from transferlab.planning import Plan, plan_run
@@ -37,8 +38,7 @@ class Fit(LightningModule):
         self.model = build_model(cfg, classes, plan.data.preprocessing.size)
         weights = starting_weights(cfg)
         if weights is not None:
-            own = {k: v for k, v in weights.items() if not k.startswith("head.")}
-            self.model.load_state_dict(own, strict=False)
+            load_backbone(self.model.backbone, weights, "the source")
         self.frozen = cfg.strategy.name == "feature_extraction"
         if self.frozen:
             self.model.backbone.requires_grad_(False)
