@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -19,6 +20,7 @@ from transferlab.cache import cache_folder
 from transferlab.cluster import cluster
 from transferlab.errors import FullDiskError, UserError
 from transferlab.heads.linear import LinearHead
+from transferlab.lease import held
 from transferlab.machine import ranks
 from transferlab.records import read_json, sha256_record, write_json
 
@@ -61,16 +63,23 @@ def settle_precision(cfg: DictConfig) -> str:
         "versions": [torch.__version__, timm.__version__],
     }
     path = cache_folder() / "precision" / f"{sha256_record(what)[:24]}.json"
-    for _ in range(2):  # what another process has written in the meantime counts
-        with suppress(OSError, ValueError, KeyError):
-            return str(read_json(path)["precision"])
-        try:
-            seconds = timed(cfg, device, images)
-            faster = seconds[PLAIN] >= GAIN * seconds[MIXED]
-            write_json(path, what | {"seconds": seconds, "precision": MIXED if faster else PLAIN})
-        except (OSError, FullDiskError, UserError, RuntimeError):
-            break  # no room for a file, for the model, or no such operation: the run will say so
-    return PLAIN
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with held(path):  # two that time at once would disturb each other, and might disagree
+            found = _read(path)
+            if found is None:
+                seconds = timed(cfg, device, images)
+                found = MIXED if seconds[PLAIN] >= GAIN * seconds[MIXED] else PLAIN
+                write_json(path, what | {"seconds": seconds, "precision": found})
+            return found
+    except (OSError, FullDiskError, UserError, RuntimeError):
+        return PLAIN  # no room for a file or for the model, no such operation: the run will say so
+
+
+def _read(path: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError):
+        return str(read_json(path)["precision"])
+    return None
 
 
 def timed(cfg: DictConfig, device: torch.device, images: int) -> dict[str, float]:

@@ -65,7 +65,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a run's fits", ("auto_depth",)),
     ("what it forgot", ("forgetting",)),
     ("its record", ("run_record", "run_columns", "launching", "phase_table", "room")),
-    ("one run", ("run", "prediction", "rate_finder")),
+    ("one run", ("run", "prediction", "rate_finder", "memory")),
     ("several runs", ("run_together",)),
     ("one rank", ("rank",)),
     ("before training", ("scouting",)),

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from transferlab import probes
 from transferlab.assembling import build_model
 from transferlab.auto_depth import number_of_fits
 from transferlab.fitting import strategy_callbacks
+from transferlab.memory import Memory, expected_memory
 from transferlab.phase_table import phase_rows
 from transferlab.planning import Plan, plan_run
 from transferlab.refitting import needs_training
@@ -29,6 +31,8 @@ ASSUMED_RUN_SD = 0.02
 """Spread over replicates of a paired difference, as small targets show it at 5 to 20 shots."""
 ENOUGH_SECONDS = 3.0
 """Seconds after which no further step is timed."""
+STEP_OF_A_HEAD = 0.02
+"""What a step on features takes of one through the whole of a small model, about."""
 OVERHEAD = 0.4
 """Seconds that a run takes besides its steps, on an idle machine."""
 
@@ -38,13 +42,14 @@ def show_run(plan: Plan) -> None:
     cfg, console = plan.cfg, Console()
     frozen = is_frozen(cfg)
     fits = number_of_fits(plan)
-    seconds = _seconds_per_step(plan, frozen) * cfg.budget.steps * fits
+    seconds = _seconds_per_step(plan, frozen) * _steps(plan) * fits
     each = "" if fits == 1 else f"{fits} fits, of which validation chooses, each of "
     console.print(
         f"run {plan.run_id}: {cfg.strategy.name} from {cfg.source.name} on {cfg.target.name}, "
         f"{len(plan.train)} training, {len(plan.data.splits.validation)} validation and "
         f"{len(plan.data.splits.test)} test images of {plan.data.preprocessing.size} px, "
-        f"{each}{cfg.budget.steps} steps of {cfg.batch_size}: about {_span(seconds)} of training.\n"
+        f"{each}{cfg.budget.steps} steps of {cfg.batch_size}: about {_span(seconds)} of training, "
+        f"{expected_memory(plan)}.\n"
         f"It would lie in {plan.directory}" + (" and is done." if made(plan) else "."),
         highlight=False,
         soft_wrap=True,
@@ -130,7 +135,8 @@ def show_study(study: Study) -> None:
     workers = study.where.workers
     console.print(
         f"{runs} runs and their source runs, about {_span(seconds / workers)} with {workers} at a "
-        f"time (timed here on a few steps; a grid that must grow adds to it), {room_text(study)}.",
+        f"time (timed here on a few steps; a grid that must grow adds to it), {room_text(study)}. "
+        f"The largest run takes {timer.largest}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -177,10 +183,11 @@ def _looks(study: Study) -> str:
 
 
 class _Timer:
-    """Seconds a run, timed once for each kind of run."""
+    """Seconds and memory of a run, found once for each kind of run."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], float] = {}
+        self.largest: Memory | None = None
 
     def run(self, plan: Plan) -> float:
         cfg = plan.cfg
@@ -188,7 +195,19 @@ class _Timer:
         key = (cfg.backbone.name, plan.data.preprocessing.size, cfg.batch_size, frozen)
         if key not in self._known:
             self._known[key] = _seconds_per_step(plan, frozen)
-        return self._known[key] * float(cfg.budget.steps) * number_of_fits(plan) + OVERHEAD
+            memory = expected_memory(plan)
+            self.largest = max(self.largest or memory, memory, key=lambda one: one.total)
+        return self._known[key] * _steps(plan) * number_of_fits(plan) + OVERHEAD
+
+
+def _steps(plan: Plan) -> float:
+    """Return how often a batch goes through the whole model in a fit; evaluation is left out."""
+    cfg = plan.cfg
+    steps = float(cfg.budget.steps)
+    if not probes.eligible(plan) or (cfg.augmentation and not cfg.views):
+        return steps
+    once = len(plan.train) * int(cfg.views or 1) / int(cfg.batch_size)
+    return min(once + STEP_OF_A_HEAD * steps, steps)
 
 
 def _seconds_per_step(plan: Plan, frozen: bool) -> float:
