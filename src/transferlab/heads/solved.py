@@ -44,7 +44,7 @@ class SolvedHead(nn.Module):
         mean, spread = x.mean(axis=0), x.std(axis=0)
         spread[spread == 0] = 1.0
         weight, bias = np.zeros(self.weight.shape), np.zeros(len(self.bias))
-        if len(classes) > 1:  # one class alone is always right
+        if len(classes) > 1:  # else there is nothing to tell apart
             own, offset = self.solve((x - mean) / spread, codes)
             weight[classes] = own / spread
             bias[classes] = offset - (own / spread) @ mean

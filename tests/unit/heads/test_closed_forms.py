@@ -201,7 +201,7 @@ def test_solved_heads_know_no_class_that_they_never_saw(head, cloud) -> None:
     assert torch.equal(logits[:, 0], logits[:, 1:6].amin(dim=1))
     assert torch.equal(logits[:, 6], logits[:, 1:6].amin(dim=1))
     head.refit(features, torch.full((60,), 3))
-    assert (head(new).argmax(dim=1) == 3).all() or (head(new) == 0).all()
+    assert (head(new) == 0).all(), "one class alone"
     constant = features.clone()
     constant[:, 0] = 4.0
     head.refit(constant, labels)
