@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transferlab import probes
 from transferlab.assembling import build_model
 from transferlab.auto_depth import fit
-from transferlab.backbones.weights import StateDict
+from transferlab.backbones.weights import StateDict, load_backbone
 from transferlab.cache import cache_folder
 from transferlab.config import config_folder, register
 from transferlab.model import TransferModel
@@ -45,7 +45,7 @@ def main() -> None:
     weights = starting_weights(plan.cfg)
     start = build_model(plan.cfg, len(plan.data.store.classes), plan.data.preprocessing.size)
     if weights is not None:
-        start.backbone.load_state_dict(weights, strict=False)
+        load_backbone(start.backbone, weights, "the source")
     task = task_of(plan, args)
     makers = {
         "fine_tune": fine_tuning, "feature_extraction": extraction, "gradual_unfreezing": gradual,
@@ -141,16 +141,16 @@ def ours(args: argparse.Namespace, weights: StateDict | None, task: Task, *more:
 GRID = [
     (f"optimizer.lr={rate:.3g}", f"optimizer.weight_decay={decay:g}")
     for rate in (10 ** (-4 + 0.3 * step) for step in range(10))
-    for decay in (0, 1e-4, 1e-3, 1e-2)
+    for decay in (0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 ]
-"""Forty settings of one head."""
+"""Eighty settings of one head."""
 
 
 def grid(
-    args: argparse.Namespace, weights: StateDict | None, *, cold: bool
+    args: argparse.Namespace, weights: StateDict | None, *, cold: bool, count: int = 40
 ) -> Callable[[], Outcome]:
-    """Our fit of forty heads, set-up included."""
-    plans = [planned(args, *settings) for settings in GRID]
+    """Our fit of many heads, set-up included."""
+    plans = [planned(args, *settings) for settings in GRID[:count]]
 
     def run() -> Outcome:
         if cold:
@@ -235,7 +235,7 @@ def gradual(
     for stage in reversed(stages_of(start.backbone)[1:]):
         own = {id(p) for p in stage.parameters()}
         names.append([n for n, p in start.named_parameters() if id(p) in own])
-    every = f"strategy.callbacks.gradual_unfreezing.every={{epochs: {args.epochs // PHASES}}}"
+    every = f"+strategy.callbacks.gradual_unfreezing.every={{epochs: {args.epochs // PHASES}}}"
     arms: Arms = {
         "ours": ours(args, weights, task, every),
         "by hand, activations computed once": peer(
