@@ -64,6 +64,26 @@ def _adamw(model: nn.Module, task: Task) -> torch.optim.Optimizer:
     )
 
 
+def _epochs(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    task: Task,
+    epochs: int,
+    *,
+    bf16: bool,
+) -> None:
+    device = inputs.device
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(inputs), device=device).split(task.batch_size):
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = cross_entropy(model(inputs[chosen]), labels[chosen])
+            loss.backward()
+            optimizer.step()
+
+
 def bare(
     model: nn.Module,
     task: Task,
@@ -82,14 +102,7 @@ def bare(
     model.train()
     for part in frozen:
         freeze(part)
-    optimizer = _adamw(model, task)
-    for _ in range(task.epochs):
-        for chosen in torch.randperm(len(images), device=device).split(task.batch_size):
-            optimizer.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                loss = cross_entropy(model(images[chosen]), labels[chosen])
-            loss.backward()
-            optimizer.step()
+    _epochs(model, _adamw(model, task), images, labels, task, task.epochs, bf16=bf16)
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -118,13 +131,7 @@ def cached_stages(
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             known = torch.cat([front(part) for part in images.split(64)])
         optimizer = _adamw(whole, task)
-        for _ in range(task.epochs // phases):
-            for chosen in torch.randperm(len(known)).split(task.batch_size):
-                optimizer.zero_grad()
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    loss = cross_entropy(back(known[chosen]), task.labels[chosen])
-                loss.backward()
-                optimizer.step()
+        _epochs(back, optimizer, known, task.labels, task, task.epochs // phases, bf16=bf16)
     return time.perf_counter() - started
 
 

@@ -202,7 +202,16 @@ class TransferModule(LightningModule):
     def _outputs(
         self, logits: Tensor, batch: Batch
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        outputs = logits.float().cpu().numpy()
-        if not np.isfinite(outputs).all():  # the last update can do it, after the last finite loss
-            raise DivergedError(f"outputs are NaN or infinite after {self.global_step} steps")
-        return outputs, batch.positions.cpu().numpy()
+        return finite(logits, self.global_step), batch.positions.cpu().numpy()
+
+
+def finite(logits: Tensor, steps: int) -> NDArray[np.float32]:
+    """Return the logits of a model that has taken so many steps.
+
+    Raises:
+        DivergedError: one is NaN or infinite; the last update can do it, after a finite loss.
+    """
+    outputs: NDArray[np.float32] = logits.float().cpu().numpy()
+    if not np.isfinite(outputs).all():
+        raise DivergedError(f"outputs are NaN or infinite after {steps} steps")
+    return outputs

@@ -23,7 +23,7 @@ from transferlab.evaluation import choose_metric
 from transferlab.fitting import history_of
 from transferlab.heads.stack import Stack
 from transferlab.many_rates import ManyRates, steps_are_linear
-from transferlab.module import DivergedError, TransferModule
+from transferlab.module import DivergedError, TransferModule, finite
 from transferlab.planning import Plan
 from transferlab.reuse import Reuse
 from transferlab.stopping import Stopped, stopping
@@ -168,11 +168,14 @@ class ProbeLoop:
     def _validate(self) -> None:
         features, positions = self.validated or self._validation_features()
         self.validated = features, positions
-        for probe in self._going():
+
+        def score(probe: Probe) -> None:
             with self.trainer.precision_plugin.forward_context():
-                logits = probe.module.model.head(features).float().cpu().numpy()
+                logits = finite(probe.module.model.head(features), probe.shown.global_step)
             probe.module.validation_outputs = [(logits, positions)]
-        self._each(lambda p: p.history.on_validation_epoch_end(p.shown, p.module))
+            probe.history.on_validation_epoch_end(probe.shown, probe.module)
+
+        self._each(score)
         for probe in self._going():
             head: Any = SimpleNamespace(model=probe.module.model.head)
             if probe.best is not None:

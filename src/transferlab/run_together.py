@@ -73,8 +73,10 @@ def _make(plans: Sequence[Plan]) -> None:
 
 def _record(plan: Plan, record: Record, found: Fit | DivergedError, share: float) -> None:
     began = time.perf_counter()
-    if isinstance(found, DivergedError):
-        record |= failure("diverged", found)
-    else:
+    try:
+        if isinstance(found, DivergedError):
+            raise found
         record |= measure(plan, found)
+    except DivergedError as error:  # its own outcome, not that of its company
+        record |= failure("diverged", error)
     conclude(plan, record, share + time.perf_counter() - began)

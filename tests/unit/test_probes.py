@@ -9,12 +9,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from transferlab import fitting, probes
+from transferlab import fitting, probes, run_together
 from transferlab.fitting import Fit
 from transferlab.module import DivergedError
 from transferlab.planning import Plan
 from transferlab.records import write_text
-from transferlab.run import execute
+from transferlab.run import execute, finished
 from transferlab.study.requests import serve
 
 MakePlan = Callable[..., Plan]
@@ -119,6 +119,39 @@ def test_one_that_diverges_harms_no_other(make_plan: MakePlan, tmp_path: Path) -
     assert isinstance(good, Fit)
     assert isinstance(bad, DivergedError)
     assert torch.isfinite(head(good)).all()
+
+
+def test_the_last_update_can_be_the_one_that_diverges(make_plan: MakePlan, tmp_path: Path) -> None:
+    """Its loss, of the weights before, is finite; in Lightning's loop it is an outcome too."""
+    line = (*LINE, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
+            "budget.steps=1", "trainer.validations=1", "scheduler=constant", "target.shots=1",
+            "batch_size=20")  # fmt: skip
+    plans = [make_plan(*line, f"optimizer.lr={lr}") for lr in ("0.01", "1e38")]
+    folders = [tmp_path / "good", tmp_path / "bad"]
+    for folder in folders:
+        folder.mkdir()
+    good, bad = probes.fit(plans, None, folders, [[], []])
+    assert isinstance(good, Fit)
+    assert "outputs are NaN or infinite after 1 steps" in str(bad)
+    with pytest.raises(DivergedError, match="outputs are NaN or infinite after 1 steps"):
+        fitting.fit(plans[1], None, tmp_path, [])
+
+
+def test_what_diverges_while_it_is_measured_ends_no_other(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [make_plan(*LINE, f"optimizer.lr={lr}", folder=tmp_path) for lr in (0.01, 0.03, 0.1)]
+    own = run_together.measure
+
+    def measured(plan: Plan, fit: Fit) -> Any:
+        if plan is plans[1]:
+            raise DivergedError("outputs are NaN or infinite")
+        return own(plan, fit)
+
+    monkeypatch.setattr(run_together, "measure", measured)
+    run_together.attempt_together(plans, finished)
+    records = [json.loads((plan.directory / "run.json").read_text()) for plan in plans]
+    assert [record["status"] for record in records] == ["done", "diverged", "done"]
 
 
 def test_jobs_make_them_together(

@@ -168,10 +168,13 @@ def serve(request: Path) -> None:
 
 def _make_together(directories: Sequence[Path], again: Mapping[str, str]) -> None:
     """Make what can share a fit; whatever goes wrong shows when runs are made one by one."""
-    with suppress(Exception):
-        plans = [plan_run(_configuration(directory)) for directory in directories]
-        plans = [p for p, own in zip(plans, directories, strict=True) if p.directory == own]
-        for batch in batches_of(plans):
+    plans = []
+    for directory in directories:
+        with suppress(Exception):
+            plan = plan_run(_configuration(directory))
+            plans += [plan] if plan.directory == directory else []
+    for batch in batches_of(plans):
+        with suppress(Exception):
             attempt_together(batch, partial(_stands, again=again))
 
 
