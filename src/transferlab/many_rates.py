@@ -10,6 +10,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 Settings = Sequence[dict[str, Any]]
 LINEAR = (SGD, Adam, AdamW)
 """Optimizers whose step is their rate times what follows from the gradients alone."""
+VECTOR = 64
+"""Values: a multiple of what a processor computes at once, and of the fused kernels' unit."""
 
 
 def steps_are_linear(optimizer: Optimizer) -> bool:
@@ -20,10 +22,12 @@ def steps_are_linear(optimizer: Optimizer) -> bool:
 class ManyRates:
     """Takes the steps that one optimizer of torch's would take, each row at a rate of its own.
 
-    The library's optimizer steps at a rate of 1 and without decay on rows that are 0: what they
-    are afterwards is the step's direction, which is then scaled row by row. A hundred heads so
-    cost one call instead of a hundred. Every row is a tensor to the library, and what is done to
-    all rows at once is rounded after each operation: a row's bits do not depend on its company.
+    The library's optimizer steps at a rate of 1 and without decay on a tensor of zeros: what is
+    there afterwards is the step's direction, which is then scaled row by row. A hundred heads so
+    cost one call on one tensor. Each of its rows holds all values of one head, filled up to whole
+    vectors of the processor, and what is done to all rows at once is rounded after each operation:
+    a row's bits do not depend on its company (under the fused kernels, which share work out by
+    whole vectors; others agree to rounding).
 
     Args:
         stacked: (G, ...) parameters with gradients, which are changed in place alone.
@@ -39,14 +43,14 @@ class ManyRates:
         make: Callable[[list[dict[str, Any]]], Optimizer],
     ) -> None:
         self.stacked, self.settings = list(stacked), list(settings)
-        self._steps = [torch.zeros_like(one) for one in self.stacked]
-        self._gradients = [torch.zeros_like(one) for one in self.stacked]
-        rows = []
-        for step, gradient in zip(self._steps, self._gradients, strict=True):
-            for row, grad in zip(step.detach(), gradient.detach(), strict=True):
-                row.grad = grad
-                rows.append(row)
-        self._optimizer = make([{"params": rows, "lr": 1.0, "weight_decay": 0.0}])
+        sizes = [one[0].numel() for one in self.stacked]
+        filled = -(-sum(sizes) // VECTOR) * VECTOR - sum(sizes)
+        first = self.stacked[0].detach()
+        self._step = first.new_zeros(len(first), sum(sizes) + filled)
+        self._step.grad = torch.zeros_like(self._step)
+        self._steps = self._step.split([*sizes, filled], dim=1)
+        self._gradients = self._step.grad.split([*sizes, filled], dim=1)
+        self._optimizer = make([{"params": [self._step], "lr": 1.0, "weight_decay": 0.0}])
         self._decoupled = isinstance(self._optimizer, AdamW)
 
     @torch.no_grad()
@@ -56,22 +60,22 @@ class ManyRates:
             [_column(*pair, name) for pair in zip(self.stacked, self.settings, strict=True)]
             for name in ("lr", "weight_decay")
         )
-        for number, value in enumerate(self.stacked):
-            assert value.grad is not None
-            gradient = self._gradients[number].copy_(value.grad)
+        values = [one.view(len(one), -1) for one in self.stacked]
+        for number, (one, value) in enumerate(zip(self.stacked, values, strict=True)):
+            assert one.grad is not None
+            gradient = self._gradients[number].copy_(one.grad.view_as(value))
             if not self._decoupled:
                 gradient += value * decays[number]
-            self._steps[number].zero_()
+        self._step.zero_()
         self._optimizer.step()
-        for value, step, rate, decay in zip(self.stacked, self._steps, rates, decays, strict=True):
+        for value, step, rate, decay in zip(values, self._steps, rates, decays, strict=False):
             if self._decoupled:
                 value *= 1 - rate * decay
             value += step.mul_(rate)
 
 
 def _column(stacked: Tensor, rows: Settings, name: str) -> Tensor:
-    """Return a setting of every row, shaped to be multiplied with the rows."""
+    """Return (G, 1) values of a setting."""
     values = [float(row[name]) for row in rows]
     values += [0.0] * (len(stacked) - len(values))
-    shape = (-1, *[1] * (stacked.ndim - 1))
-    return torch.tensor(values, dtype=stacked.dtype, device=stacked.device).view(shape)
+    return torch.tensor(values, dtype=stacked.dtype, device=stacked.device)[:, None]

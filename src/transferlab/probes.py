@@ -7,6 +7,7 @@ of the same run in Lightning's loop, to rounding.
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -17,7 +18,7 @@ from transferlab.backbones.weights import StateDict
 from transferlab.building import build
 from transferlab.callbacks.freezing import FrozenBackbone
 from transferlab.datamodule import TransferDataModule
-from transferlab.fitting import Fit, assemble, calibrate_norms, module_of
+from transferlab.fitting import Fit, assemble, calibrate_norms
 from transferlab.frozen_part import NoCutError
 from transferlab.machine import ranks
 from transferlab.model import TransferModel
@@ -107,11 +108,16 @@ def _draws(head: nn.Module) -> bool:
 def _beside(first: TransferModule, plan: Plan) -> TransferModule:
     """Return another run's module: on the first one's backbone, its head as the first one's began.
 
-    Heads of runs that train together follow from the same settings and seed.
+    Heads of runs that train together follow from the same settings and seed, so do optimizers and
+    schedules but for :data:`OWN`: what those were built from is not read again for each.
     """
-    whole = first.model
+    whole, optimizer = first.model, plan.cfg.optimizer
+    own = {name: float(optimizer[name]) for name in OWN if name in optimizer}
     model = TransferModel(whole.name, whole.backbone, copy.deepcopy(whole.head))
-    module = module_of(plan.cfg, model.train(whole.training), first.loss)
+    module = TransferModule(
+        model.train(whole.training), first.loss, partial(first.optimizer, **own),
+        lr=own["lr"], scheduler=first.scheduler, seed=first.seed,
+    )  # fmt: skip
     module.reuse = first.reuse
     return module
 
