@@ -164,7 +164,7 @@ def lightning(
         model.to(memory_format=torch.channels_last)
     loader = DataLoader(TensorDataset(task.images, task.labels), task.batch_size, shuffle=True)
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        callbacks = [_scheduler(phases, task.epochs // len(phases), folder)] if phases else []
+        callbacks = [_scheduler(phases, task, folder)] if phases else []
         options = {"barebones": True} if fastest else {"default_root_dir": folder}
         trainer = Trainer(
             max_epochs=task.epochs, accelerator="cpu", callbacks=callbacks, precision=precision,
@@ -200,15 +200,18 @@ def _lightning_module(
     return Module()
 
 
-def _scheduler(phases: Sequence[Sequence[str]], epochs: int, folder: str) -> object:
+def _scheduler(phases: Sequence[Sequence[str]], task: Task, folder: str) -> object:
     """Return finetuning-scheduler's callback with an explicit schedule of phases."""
     import yaml
     from finetuning_scheduler import FinetuningScheduler
 
+    epochs, rate = task.epochs // len(phases), task.lr
     schedule = {
         number: {
             "params": [f"model.{name}" for name in names],
             "max_transition_epoch": (number + 1) * epochs,
+            # what thaws later would otherwise train at its default of 1e-5
+            **({"lr": rate} if number else {}),
         }
         for number, names in enumerate(phases)
     }

@@ -21,6 +21,10 @@ class Span:
     share: float | None = None
 
     def resolve(self, steps: int, steps_per_epoch: float, where: str) -> int:
+        """Return the length in whole optimiser steps, one at the least; see :meth:`exact`."""
+        return max(round(self.exact(steps, steps_per_epoch, where)), 1)
+
+    def exact(self, steps: int, steps_per_epoch: float, where: str) -> float:
         """Return the length in optimiser steps.
 
         Args:
@@ -42,8 +46,7 @@ class Span:
         value = float(value)
         if not 0 < value < math.inf or (unit == "share" and value > 1):
             raise UserError(f"{where}.{unit}={value}: expected a positive length.")
-        length = {"steps": 1.0, "epochs": steps_per_epoch, "share": float(steps)}[unit] * value
-        return max(round(length), 1)
+        return {"steps": 1.0, "epochs": steps_per_epoch, "share": float(steps)}[unit] * value
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The head first, then one more part after another from the top."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from transferlab.curves import Curve
 from transferlab.errors import UserError
 from transferlab.parts import Parts
 from transferlab.phase_reading import parse_phases, parse_span
-from transferlab.schedule import Phase, Selector, Span
+from transferlab.schedule import Phase, Selector
 
 
 class GradualUnfreezing(Phases):
@@ -71,14 +72,13 @@ class GradualUnfreezing(Phases):
 
     def _start(self, index: int, thaws: int, steps: int, steps_per_epoch: float) -> int:
         if self.every is not None:
-            return index * self._length(self.every, steps, steps_per_epoch)
+            # after whole epochs, however many steps those are: rounding each length would add up
+            length = self.every.exact(steps, steps_per_epoch, "gradual_unfreezing.every")
+            return math.ceil(index * length - 1e-6)
         # the first step at which step * thaws / (share * steps) has reached the count
         return next(
             (s for s in range(steps) if int(s * thaws / (self.share * steps)) >= index), steps
         )
-
-    def _length(self, every: Span, steps: int, steps_per_epoch: float) -> int:
-        return every.resolve(steps, steps_per_epoch, "gradual_unfreezing.every")
 
 
 class TensorUnfreezing(GradualUnfreezing):

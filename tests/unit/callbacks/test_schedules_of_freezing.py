@@ -63,6 +63,13 @@ def test_groups_thaw_every_so_often() -> None:
     assert phases(by_step, 10, 4) == [3] * 3 + [2] * 3 + [1] * 3 + [0]
 
 
+def test_epochs_of_uneven_steps_leave_no_group_for_the_last_few_steps() -> None:
+    found = phases(GradualUnfreezing(every={"epochs": 2}), 263, 6, per_epoch=26.25)
+    thaws = [step for step in range(1, 263) if found[step] != found[step - 1]]
+    assert thaws == [53, 105, 158, 210], "two epochs are 52.5 steps, ten are the whole budget"
+    assert found[-1] == 1
+
+
 @pytest.mark.parametrize("share", [0.1, 0.33, 0.5, 1.0])
 @pytest.mark.parametrize(("steps", "groups"), [(7, 6), (100, 18), (1000, 14), (3, 6), (1, 4)])
 def test_thawing_starts_with_the_head_never_turns_back_and_ends_in_time(
