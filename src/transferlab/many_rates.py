@@ -48,8 +48,8 @@ class ManyRates:
         first = self.stacked[0].detach()
         self._step = first.new_zeros(len(first), sum(sizes) + filled)
         self._step.grad = torch.zeros_like(self._step)
-        self._steps = self._step.split([*sizes, filled], dim=1)
-        self._gradients = self._step.grad.split([*sizes, filled], dim=1)
+        self._steps = torch.split(self._step, [*sizes, filled], dim=1)
+        self._gradients = torch.split(self._step.grad, [*sizes, filled], dim=1)
         self._optimizer = make([{"params": [self._step], "lr": 1.0, "weight_decay": 0.0}])
         self._decoupled = isinstance(self._optimizer, AdamW)
 

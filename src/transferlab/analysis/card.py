@@ -225,8 +225,8 @@ def _label_map(record: Record) -> dict[str, str]:
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
     """The different values, in the order of their first appearance; None counts for nothing."""
-    found = {json.dumps(value, sort_keys=True): value for value in values if value is not None}
-    return list(found.values())
+    alike = {repr(value): value for value in values if value is not None}  # quick, most repeat
+    return list({json.dumps(value, sort_keys=True): value for value in alike.values()}.values())
 
 
 def _sealed(card: Record) -> Record:

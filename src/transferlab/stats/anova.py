@@ -76,7 +76,7 @@ def moved(
     """
     M = moves.shape[1]
     units = np.arange(M) if groups is None else groups
-    whole = labels is None or cross(units, labels)
+    whole = labels is None or (groups is not None and cross(groups, labels))
     kinds = np.zeros(M, np.intp) if labels is None or whole else labels
     count = int(kinds.max()) + 1
     return [
@@ -128,9 +128,8 @@ def undefined(
     n, M = difference.shape
     if n == 1:
         return "single_replicate"
-    units = np.arange(M) if groups is None else groups
     kinds = np.zeros(M, np.intp) if labels is None else labels
-    if np.bincount(_cells(units, kinds)[:, 1]).min() < 2:
+    if np.bincount(kinds if groups is None else _cells(groups, kinds)[:, 1]).min() < 2:
         return "single_item"
     if np.abs(difference).max() <= rounding:
         return "identical_predictions"

@@ -33,13 +33,22 @@ def p_values(comparison: Comparison, margin: float) -> PValues:
     if c.reason:
         return PValues(nan, nan, nan)
 
-    def above(shift: float) -> float:
-        return p_greater(shift, c.widened_run_part, c.test_part, c.n_pairs)
-
     size = abs(c.delta)
     return PValues(
-        sign=min(1.0, 2 * above(size)), equiv=above(margin - size), beyond=above(size - margin)
+        sign=p_of_sign(c), equiv=_above(c, margin - size), beyond=_above(c, size - margin)
     )
+
+
+def p_of_sign(comparison: Comparison) -> float:
+    """The first of :func:`p_values` alone."""
+    if comparison.reason:
+        return nan
+    return min(1.0, 2 * _above(comparison, abs(comparison.delta)))
+
+
+def _above(comparison: Comparison, shift: float) -> float:
+    c = comparison
+    return p_greater(shift, c.widened_run_part, c.test_part, c.n_pairs)
 
 
 def holm(p_values: ArrayLike, m: int | None = None) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from transferlab.stats.anova import Floats, codes, names
 from transferlab.stats.crossed import Comparison, compare
-from transferlab.stats.decision import holm, p_values
+from transferlab.stats.decision import holm, p_of_sign
 from transferlab.stats.verdict import Interval, interval
 
 LEAST = 30
@@ -141,8 +141,7 @@ def _gain(label: str, difference: Floats, found: Comparison) -> ClassGain:
         return ClassGain(
             label, found.n_items, gained, lost, nan, none, nan, nan, nan, reason="few_items"
         )
-    # The margin plays no part in the p of a sign.
-    p = 1.0 if found.reason == "identical_predictions" else p_values(found, 1.0).sign
+    p = 1.0 if found.reason == "identical_predictions" else p_of_sign(found)
     return ClassGain(
         label,
         found.n_items,
