@@ -109,13 +109,23 @@ def test_other_runs_are_lightnings(other: str, make_plan: MakePlan) -> None:
     assert not probes.eligible(make_plan(*LINE, other))
 
 
-def test_one_that_diverges_harms_no_other(make_plan: MakePlan, tmp_path: Path) -> None:
-    line = (*LINE, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
-    plans = [make_plan(*line, f"optimizer.lr={lr}") for lr in ("0.01", "1e38")]
-    folders = [tmp_path / "good", tmp_path / "bad"]
-    for folder in folders:
-        folder.mkdir()
+PLAIN_SGD = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
+
+
+def beside_one_that_diverges(
+    make_plan: MakePlan, folder: Path, *more: str
+) -> tuple[Fit | DivergedError, Fit | DivergedError, Plan]:
+    """Fit a probe and one whose rate is 1e38 together; the plan is the latter's."""
+    plans = [make_plan(*LINE, *PLAIN_SGD, *more, f"optimizer.lr={lr}") for lr in ("0.01", "1e38")]
+    folders = [folder / "good", folder / "bad"]
+    for one in folders:
+        one.mkdir()
     good, bad = probes.fit(plans, None, folders, [[], []])
+    return good, bad, plans[1]
+
+
+def test_one_that_diverges_harms_no_other(make_plan: MakePlan, tmp_path: Path) -> None:
+    good, bad, _ = beside_one_that_diverges(make_plan, tmp_path)
     assert isinstance(good, Fit)
     assert isinstance(bad, DivergedError)
     assert torch.isfinite(head(good)).all()
@@ -123,18 +133,14 @@ def test_one_that_diverges_harms_no_other(make_plan: MakePlan, tmp_path: Path) -
 
 def test_the_last_update_can_be_the_one_that_diverges(make_plan: MakePlan, tmp_path: Path) -> None:
     """Its loss, of the weights before, is finite; in Lightning's loop it is an outcome too."""
-    line = (*LINE, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
-            "budget.steps=1", "trainer.validations=1", "scheduler=constant", "target.shots=1",
-            "batch_size=20")  # fmt: skip
-    plans = [make_plan(*line, f"optimizer.lr={lr}") for lr in ("0.01", "1e38")]
-    folders = [tmp_path / "good", tmp_path / "bad"]
-    for folder in folders:
-        folder.mkdir()
-    good, bad = probes.fit(plans, None, folders, [[], []])
+    good, bad, plan = beside_one_that_diverges(
+        make_plan, tmp_path, "budget.steps=1", "trainer.validations=1", "scheduler=constant",
+        "target.shots=1", "batch_size=20",
+    )  # fmt: skip
     assert isinstance(good, Fit)
     assert "outputs are NaN or infinite after 1 steps" in str(bad)
     with pytest.raises(DivergedError, match="outputs are NaN or infinite after 1 steps"):
-        fitting.fit(plans[1], None, tmp_path, [])
+        fitting.fit(plan, None, tmp_path, [])
 
 
 def test_what_diverges_while_it_is_measured_ends_no_other(
