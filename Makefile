@@ -28,7 +28,7 @@ check: $(INSTALLED_DEV) ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/architecture
 
-bench: $(INSTALLED) ## ours against others, in turn: an hour or two on a machine that does nothing else
+bench: $(INSTALLED) ## ours against others, in turn: hours, on a machine that does nothing else
 	@$(PIP) --editable '.[bench]'
 	@cd experiments/benchmarks && for script in steps.py "fits.py fine_tune" \
 	  "fits.py feature_extraction" "fits.py gradual_unfreezing" study.py growth.py reports.py memory.py; do \
