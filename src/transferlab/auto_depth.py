@@ -24,7 +24,7 @@ from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, gather, gathered
 from transferlab.fitting import Fit
 from transferlab.fitting import fit as fit_once
-from transferlab.frozen_part import NoCutError
+from transferlab.forward_graph import NoCutError
 from transferlab.machine import ranks
 from transferlab.module import DivergedError
 from transferlab.parts import Parts

@@ -1,5 +1,6 @@
 """How much memory a run is going to take on a device, before it starts."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,10 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from transferlab.callbacks.base import StrategyCallback
+from transferlab.callbacks.phases import Phases
 from transferlab.datamodule import EVALUATION_BATCH
 from transferlab.fitting import assemble
-from transferlab.frozen_part import Cut, NoCutError
+from transferlab.forward_graph import Followed, NoCutError
+from transferlab.frozen_part import Cut, Moving
 from transferlab.machine import ranks
+from transferlab.model import TransferModel
+from transferlab.module import TransferModule
 from transferlab.phase_table import phase_rows
 from transferlab.planning import Plan
 from transferlab.refitting import needs_training
@@ -35,7 +41,7 @@ class Memory:
         weights: parameters and buffers.
         training: gradients and the optimizer's numbers, of all that ever trains.
         activations: what the backward pass keeps of a batch, or an evaluation of a larger one.
-        features: what is kept of a frozen backbone's images.
+        features: what is kept of the images that went through frozen parts, over all phases.
     """
 
     weights: int
@@ -68,6 +74,7 @@ def expected_memory(plan: Plan) -> Memory:
     if cfg.budget.steps and needs_training(model, all(c.trains_backbone() for c in callbacks)):
         rows = phase_rows(cfg, model, callbacks, len(plan.train) / int(cfg.batch_size))
         trained = {name for row in rows for name in row.names}
+    features = _features(plan, module, callbacks)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     given = data.preprocessing
@@ -83,9 +90,7 @@ def expected_memory(plan: Plan) -> Memory:
     weights = [*model.parameters(), *model.buffers()]
     moments = MOMENTS.get(str(cfg.optimizer["_target_"]).rpartition(".")[2], 2)
     size = sum(_bytes(p) for name, p in model.named_parameters() if name in trained)
-    return Memory(
-        sum(map(_bytes, weights)), (1 + moments) * size, max(kept, passing), _features(plan, module)
-    )
+    return Memory(sum(map(_bytes, weights)), (1 + moments) * size, max(kept, passing), features)
 
 
 def _kept(model: nn.Module, images: Tensor) -> int:
@@ -126,21 +131,40 @@ def _passing(model: nn.Module, images: Tensor) -> int:
     return most[0]
 
 
-def _features(plan: Plan, module: Any) -> int:
-    """Return the bytes of a frozen backbone's features, over all images that a run looks at."""
-    model, splits = module.model, plan.data.splits
-    if module.reuse is None or any(p.requires_grad for p in model.backbone.parameters()):
+def _features(plan: Plan, module: TransferModule, callbacks: list[StrategyCallback]) -> int:
+    """Return the bytes of what leaves frozen parts, for all images and phases: held at once."""
+    if module.reuse is None:
         return 0
-    given = plan.data.preprocessing
-    try:
-        cut = Cut(model.eval())
-        with torch.no_grad():
-            values = cut.before(torch.zeros(1, len(given.mean), given.size, given.size))
-    except NoCutError:
-        return 0
-    count = len(plan.train) * int(plan.cfg.views or 1) + len(splits.validation) + len(splits.test)
-    size = sum(map(_bytes, values)) * count
-    return int(min(size, float(plan.cfg.trainer.reuse_gb) * 2**30))
+    cfg, splits, model = plan.cfg, plan.data.splits, module.model.eval()
+    followed, given = Followed(model), plan.data.preprocessing
+    images = torch.zeros(1, len(given.mean), given.size, given.size)
+    seen = len(plan.train) * int(cfg.views or 1) + len(splits.validation)
+    total = 0
+    for moving, steps in _phases(plan, model, callbacks):
+        with suppress(NoCutError), torch.no_grad():
+            if steps:
+                module.reuse.check(steps)
+            values = Cut(followed, moving).before(images)
+            ever = moving.touches(model.backbone) or steps < cfg.budget.steps
+            total += sum(map(_bytes, values)) * (seen if ever else seen + len(splits.test))
+    return int(min(total, float(cfg.trainer.reuse_gb) * 2**30))
+
+
+def _phases(
+    plan: Plan, model: TransferModel, callbacks: list[StrategyCallback]
+) -> list[tuple[Moving, int]]:
+    """Return what moves in each phase, and its steps at the most; a head may need none."""
+    steps = int(plan.cfg.budget.steps)
+    if not steps or not needs_training(model, all(c.trains_backbone() for c in callbacks)):
+        model.backbone.requires_grad_(False)
+        return [(Moving.now(model), 0)]
+    (schedule,) = [c for c in callbacks if isinstance(c, Phases)]
+    per_epoch = len(plan.train) / int(plan.cfg.batch_size)
+    phases, timeline = schedule.plan(model, steps, per_epoch)
+    return [
+        (Moving.then(model, state), timeline.extent(index))
+        for index, state in enumerate(phases.states)
+    ]
 
 
 def _bytes(value: Tensor) -> int:

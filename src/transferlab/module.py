@@ -1,6 +1,6 @@
 """The LightningModule: nothing in it differs between strategies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from transferlab.losses import ClassLoss
 from transferlab.model import TransferModel
 from transferlab.optim import parameter_groups
 from transferlab.randomness import derive_seed
-from transferlab.reuse import Reuse
+from transferlab.reuse import Later, Reuse
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -67,7 +67,7 @@ class TransferModule(LightningModule):
         self.reuse: Reuse | None = None
         self._features: Callable[[Tensor], Tensor] = model.features
 
-    def what_trains_changed(self, steps: int) -> None:
+    def what_trains_changed(self, steps: int, later: Sequence[Later]) -> None:
         """Settle how the coming steps are computed: whoever changes what trains calls this.
 
         The training step is compiled anew where asked for: an earlier graph would leave newly
@@ -76,13 +76,14 @@ class TransferModule(LightningModule):
 
         Args:
             steps: optimiser steps for which it stays as it is now, at the most.
+            later: the phases after them, each with its steps at the most.
         """
         if self.compiled:
             torch._dynamo.reset()
             self._features = torch.compile(self.model.features, dynamic=False)
         if self.reuse is not None:
             with self.trainer.precision_plugin.forward_context():
-                self.reuse.begin(self.model, self.device, steps)
+                self.reuse.begin(self.model, self.device, steps, later)
 
     def strategy_callbacks(self) -> list[StrategyCallback]:
         """Return the strategy's callbacks, in the order of its YAML."""

@@ -19,7 +19,7 @@ from transferlab.building import build
 from transferlab.callbacks.freezing import FrozenBackbone
 from transferlab.datamodule import TransferDataModule
 from transferlab.fitting import Fit, assemble, calibrate_norms
-from transferlab.frozen_part import NoCutError
+from transferlab.forward_graph import NoCutError
 from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import DivergedError, TransferModule

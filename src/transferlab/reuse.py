@@ -1,28 +1,29 @@
 """What a frozen part computes is computed once an image, not once a step."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import timm
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from transferlab.datamodule import Batch, Positions, TransferDataModule
 from transferlab.feature_cache import Activations, FeatureCache
 from transferlab.fingerprint import fingerprint
-from transferlab.frozen_part import Cut, NoCutError, Values, per_image
+from transferlab.forward_graph import NoCutError
+from transferlab.frozen_part import Cut, Moving
+from transferlab.frozen_pass import BLOCK, computed, require_room
 from transferlab.model import TransferModel
+from transferlab.phase_plan import PhaseState
 from transferlab.records import FORMAT, sha256, sha256_record
 
-BLOCK = 64
-"""Images that the frozen part takes at a time, always: in another company last bits could move."""
 PASSES = 1.5
 """Over the training images that a phase has to take at the least; fewer would gain nothing."""
-RANDOM = 1e-3
-"""Relative difference between two passes over the same images above which something is random."""
+
+Later = tuple[PhaseState, int]
+"""A phase to come, and its optimiser steps at the most."""
 
 
 class Bank:
@@ -64,7 +65,8 @@ class Reuse:
     Where nothing random happens to the images, or each has a number of fixed views, and what is
     in front of the first trained layer stands still, its activations come again and again. They
     are computed once for every training image when a phase begins, and for every other image when
-    it is first asked for. The weights end as they would without, to rounding.
+    it is first asked for. The same pass leaves behind what phases to come are going to need, as
+    far as memory goes. The weights end as they would without, to rounding.
 
     Args:
         data: serves the images.
@@ -74,8 +76,8 @@ class Reuse:
 
     Attributes:
         why_not: why the whole model runs at every step, where it does.
-        multiply_adds: that the frozen part takes for training images, so far; also where another
-            run has spent them.
+        multiply_adds: that the frozen part takes for training images, once a phase so far; also
+            where an earlier phase or another run has spent them.
     """
 
     def __init__(
@@ -90,31 +92,31 @@ class Reuse:
         self.why_not: str | None = "no phase has begun"
         self.multiply_adds = 0
         self._cut: Cut | None = None
+        self._later: Sequence[PhaseState] = ()
         self._train: Bank | None = None
         self._others: list[tuple[Positions, Bank | None]] = []
+        self._ahead: dict[str, Activations] = {}
 
-    def begin(self, model: TransferModel, device: torch.device, steps: int) -> None:
+    def begin(
+        self, model: TransferModel, device: torch.device, steps: int, later: Sequence[Later] = ()
+    ) -> None:
         """Compute what a phase reuses; what is held of an earlier one is given up.
 
         Args:
             model: in train mode, as the phase wants it.
             device: where it lies.
             steps: optimiser steps of the phase, at the most.
+            later: the phases after it, each with its steps.
         """
         self._forget()
         try:
-            if self.data.mixes:
-                raise NoCutError("training images are mixed with others")
-            if self.data.augmentations and self.data.views is None:
-                raise NoCutError(
-                    "training images are augmented anew at every step; views=4, say, would give "
-                    "each of them 4 views, for all arms alike"
-                )
-            views = range(self.data.views) if self.data.views else [None]
-            if steps * self.batch_size < PASSES * len(self.data.train) * len(views):
-                raise NoCutError(f"the phase passes over its images less than {PASSES} times")
+            self.check(steps)
             self._cut = Cut(model)
+            self._later = [state for state, extent in later if self._gains(extent)]
+            views = range(self.data.views) if self.data.views else [None]
             positions, left = np.sort(self.data.train), self.most_bytes
+            if self._key(self._cut, positions, device, views[0]) not in self._ahead:
+                self._ahead = {}  # other phases came than were expected
             held = []
             for view in views:
                 held.append(self._activations(positions, device, left, view))
@@ -125,6 +127,26 @@ class Reuse:
         except NoCutError as reason:
             self._forget()
             self.why_not = str(reason)
+
+    def check(self, steps: int) -> None:
+        """Find out what of the data makes reuse wrong or useless in a phase of so many steps.
+
+        Raises:
+            NoCutError: something does, with the reason.
+        """
+        if self.data.mixes:
+            raise NoCutError("training images are mixed with others")
+        if self.data.augmentations and self.data.views is None:
+            raise NoCutError(
+                "training images are augmented anew at every step; views=4, say, would give "
+                "each of them 4 views, for all arms alike"
+            )
+        if not self._gains(steps):
+            raise NoCutError(f"the phase passes over its images less than {PASSES} times")
+
+    def _gains(self, steps: int) -> bool:
+        images = len(self.data.train) * (self.data.views or 1)
+        return steps * self.batch_size >= PASSES * images
 
     def training(self, batch: Batch) -> Tensor | None:
         """Return the features of a training batch; None where the whole model has to run."""
@@ -139,6 +161,7 @@ class Reuse:
             model: in eval mode; it stays as it is until the evaluation ends.
         """
         self._forget()
+        self._ahead = {}
         frozen = not any(p.requires_grad for p in model.backbone.parameters())
         if frozen and self.cache is not None and self.data.trainer:
             self._cut = Cut(model)
@@ -159,13 +182,14 @@ class Reuse:
         return None if found[0] is None else found[0].features(batch.positions)
 
     def _forget(self) -> None:
-        self._cut, self._train, self._others = None, None, []
+        self._cut, self._later, self._train, self._others = None, (), None, []
 
     def _bank(self, positions: Positions, device: torch.device) -> Bank | None:
         """Return a bank where there is room for one beside the training images'."""
         assert self._cut is not None
         banks = [self._train, *(bank for _, bank in self._others)]
-        left = self.most_bytes - sum(bank.bytes for bank in banks if bank is not None)
+        taken = sum(bank.bytes for bank in banks if bank is not None)
+        left = self.most_bytes - taken - sum(own.bytes for own in self._ahead.values())
         try:
             held = self._activations(positions, device, left)
         except NoCutError:
@@ -177,16 +201,35 @@ class Reuse:
     ) -> Activations:
         cut = self._cut
         assert cut is not None
+        key = self._key(cut, positions, device, view)
 
         def compute() -> Activations:
+            if key in self._ahead:
+                return self._ahead[key]
+            cuts = [cut, *self._cuts_ahead(cut)]
             images_of = partial(self.data.images, device=device, view=view)
-            return _computed(cut, images_of, positions, most)
+            found = computed(cuts, images_of, positions, most, self._room_ahead())
+            for one, made in zip(cuts[1:], found[1:], strict=False):
+                self._ahead[self._key(one, positions, device, view)] = made
+            return found[0]
 
-        if self.cache is None:
-            return compute()
-        found = self.cache.get(self._key(cut, positions, device, view), compute, device)
-        _require_room(found.bytes, len(positions), most)
+        found = compute() if self.cache is None else self.cache.get(key, compute, device)
+        self._ahead.pop(key, None)
+        require_room(found.bytes, len(positions), most)
         return found
+
+    def _cuts_ahead(self, cut: Cut) -> list[Cut]:
+        """Return where the model is cut in later phases, as far as it can be."""
+        found: list[Cut] = []
+        with suppress(NoCutError):
+            for state in self._later:
+                found.append(Cut(cut.followed, Moving.then(cut.followed.model, state)))
+        return found
+
+    def _room_ahead(self) -> float:
+        """Return the bytes an image that all phases together may take, in each of its views."""
+        images = len(self.data.train) * (self.data.views or 1) + len(self.data.validation)
+        return self.most_bytes / images
 
     def _key(self, cut: Cut, positions: Positions, device: torch.device, view: int | None) -> str:
         """Name activations by all that they follow from, to the last bit."""
@@ -202,55 +245,3 @@ class Reuse:
         if view is not None:
             how += [view, self.data.seed, *map(fingerprint, self.data.augmentations)]
         return sha256_record([cut.key, data, how, machine])
-
-
-def _computed(
-    cut: Cut, images_of: Callable[[Positions], Tensor], positions: Positions, most: float
-) -> Activations:
-    """Send items through the frozen part, block by block.
-
-    Raises:
-        NoCutError: the values take more memory than that, are not one an image, or are random.
-    """
-    values: list[Tensor] = []
-    maps: list[bool] = []
-    multiply_adds, blocks = 0, -(-len(positions) // BLOCK)
-    with torch.no_grad():
-        for start in range(0, blocks * BLOCK, BLOCK):
-            own = positions[start : start + BLOCK]
-            images = images_of(np.resize(own, BLOCK))
-            with FlopCounterMode(display=False) if not start else nullcontext() as counter:
-                found = per_image(cut.before(images), BLOCK)
-            if counter is not None:
-                multiply_adds = counter.get_total_flops() // 2 * blocks
-                sizes = (value[0].numel() * value.element_size() for value in found)
-                _require_room(sum(sizes) * len(positions), len(positions), most)
-                _require_same(found, cut.before(images[:2]))
-                maps = [
-                    v.ndim == 4 and v.is_contiguous(memory_format=torch.channels_last)
-                    for v in found
-                ]
-                kept = _rows_last(found, maps)
-                values = [v.new_empty((len(positions), *v.shape[1:])) for v in kept]
-            for room, value in zip(values, _rows_last(found, maps), strict=True):
-                room[start : start + len(own)] = value[: len(own)]
-    return Activations(tuple(values), tuple(maps), multiply_adds)
-
-
-def _rows_last(found: Values, maps: Sequence[bool]) -> list[Tensor]:
-    return [v.permute(0, 2, 3, 1) if own else v for v, own in zip(found, maps, strict=True)]
-
-
-def _require_room(size: int, images: int, most_bytes: float) -> None:
-    if size > most_bytes:
-        raise NoCutError(
-            f"what leaves its frozen part takes {size / 2**30:.1f} GiB for {images} images, and "
-            f"trainer.reuse_gb leaves {most_bytes / 2**30:.1f}"
-        )
-
-
-def _require_same(found: Values, again: Values) -> None:
-    for one, other in zip(found, again, strict=True):
-        one = one[: len(other)].float()
-        if not torch.allclose(one, other.float(), RANDOM, float(one.abs().max()) * RANDOM):
-            raise NoCutError("its frozen part computes something else each time")

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import Logger
 
 from transferlab import probes
 from transferlab.fitting import Fit
-from transferlab.frozen_part import NoCutError
+from transferlab.forward_graph import NoCutError
 from transferlab.lease import held
 from transferlab.module import DivergedError
 from transferlab.planning import Plan

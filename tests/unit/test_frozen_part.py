@@ -5,7 +5,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from transferlab.frozen_part import Cut, NoCutError, per_image
+from transferlab.forward_graph import Followed, NoCutError
+from transferlab.frozen_part import Cut, Moving, OnePass, per_image
 from transferlab.model import TransferModel
 from transferlab.parts import Parts
 
@@ -129,6 +130,41 @@ def test_frozen_layers_behind_trained_ones_are_not_in_front() -> None:
     cut = Cut(model)
     names = {name for name, _ in cut._before.named_parameters()}
     assert {name.split(".")[-2] for name in names} == {"first"}
+
+
+class Writing(Residual):
+    """The layer behind a cut writes into what crosses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(self.first, nn.Tanh(), nn.ReLU(inplace=True), self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.body(x))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "own"])
+def test_one_pass_gives_what_crosses_every_cut_to_the_bit(name: str) -> None:
+    """Also where the backbone is taken whole, and where later layers write in place."""
+    if name == "own":
+        model, images = model_of(Writing(), 4), torch.randn(8, 4)
+        trained = ["none", "third", "second", "body.2"]
+        model.backbone.body[2].weight = nn.Parameter(torch.ones(1))  # so that a phase can train it
+        states = [held(model, one) and Moving.now(model) for one in trained]
+    else:
+        backbone = timm.create_model(name, num_classes=0)
+        model, images = model_of(backbone, backbone.num_features, name), torch.randn(8, 3, 64, 64)
+        count = len(Parts(model, "stages").groups)
+        states = [freeze_front(model, n) and Moving.now(model) for n in range(count - 1, 0, -1)]
+    followed = Followed(model)
+    cuts = [Cut(followed, state) for state in states]
+    assert not cuts[0].crossing, "taken whole"
+    model.eval()
+    with torch.no_grad():
+        alone = [cut.before(images) for cut in cuts]
+        joint = OnePass(cuts)(images)
+    for one, other in zip(alone, joint, strict=True):
+        assert all(map(torch.equal, one, other))
 
 
 class Moody(nn.Module):

@@ -7,7 +7,8 @@ import pytest
 from transferlab.memory import Memory, expected_memory
 
 LINE = ("backbone=timm", "backbone.name=test_vit", "backbone.image_size=160", "source=none",
-        "strategy.init=source", "trainer.precision=32-true", "batch_size=8")  # fmt: skip
+        "strategy.init=source", "trainer.precision=32-true", "batch_size=8",
+        "budget.steps=120")  # fmt: skip
 
 
 def test_parts_follow_from_the_model_and_what_trains(make_plan: Any) -> None:
@@ -41,6 +42,19 @@ def test_features_are_a_row_an_image_and_bounded(make_plan: Any) -> None:
     assert expected_memory(bounded).features == int(1e-6 * 2**30)
     assert expected_memory(make_plan(*LINE, "strategy=feature_extraction",
                                      "trainer.reuse_gb=0")).features == 0  # fmt: skip
+
+
+def test_what_is_kept_for_phases_to_come_counts(make_plan: Any) -> None:
+    """Features of the frozen backbone, and as many tokens before each block."""
+    line = (*LINE, "backbone.name=vit_tiny_patch16_224", "+backbone.kwargs.depth=2",
+            "backbone.image_size=32", "target.shots=5")  # fmt: skip
+    plan = make_plan(*line, "strategy=gradual_unfreezing", "strategy.groups=blocks")
+    images = len(plan.train) + len(plan.data.splits.validation)
+    numbers = 192 + 2 * (4 + 1) * 192  # features; tokens and the class token before both blocks
+    assert expected_memory(plan).features == images * numbers * 4
+    once = make_plan(*line, "strategy=gradual_unfreezing", "strategy.groups=blocks",
+                     "augmentation=light")  # fmt: skip
+    assert expected_memory(once).features == 0, "augmented anew at every step"
 
 
 @pytest.mark.parametrize("head", ["knn", "ridge"])

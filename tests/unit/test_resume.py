@@ -115,6 +115,22 @@ def test_a_stopped_fit_ends_like_one_that_was_not(
     assert left_behind(resumed, other) == left_behind(whole, plan)
 
 
+@pytest.mark.parametrize("stops", [(45,), (34, 71)])
+def test_what_a_frozen_part_computed_counts_once_a_phase(make, stops: tuple[int, ...]) -> None:
+    """Whether a process computes it, an earlier phase of it did, or it finds it on the disk."""
+    overrides = (
+        "strategy=gradual_unfreezing", "backbone.name=test_resnet", "augmentation=none",
+        "strategy.callbacks.gradual_unfreezing.share=0.9", "target.shots=2", "budget.steps=48",
+        "checkpoint.every_steps=5", f"target.split_seed={stops[0]}",
+    )  # fmt: skip
+    whole, _, plan = make("whole", *overrides)
+    assert whole.module.reuse is not None
+    resumed, _, other = make("stopped", *overrides, stops=stops)
+    assert left_behind(resumed, other) == left_behind(whole, plan)
+    alone, _, _ = make("alone", *overrides, "trainer.reuse_gb=0")
+    assert whole.cost.training_multiply_adds < alone.cost.training_multiply_adds
+
+
 @pytest.mark.parametrize("backbone", ["test_vit", "test_convnext", "test_efficientnet"])
 def test_dropout_and_the_best_weights_go_on_too(make, backbone: str) -> None:
     overrides = (

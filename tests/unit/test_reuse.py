@@ -1,5 +1,6 @@
 """Fits behind a frozen part end with the weights, scores and cost that they should."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from transferlab import fitting
+from transferlab import fitting, reuse
 from transferlab.fitting import Fit
 from transferlab.frozen_part import Cut
+from transferlab.frozen_pass import computed
 from transferlab.planning import Plan
 from transferlab.run import execute
 
@@ -70,24 +72,54 @@ def test_where_training_magnifies_every_rounding_double_precision_shows_it_equal
     assert apart(plain, reusing) < 1e-9
 
 
-def test_the_frozen_part_sees_every_image_once_a_phase(
-    fit: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("strategy", [FROZEN, GRADUAL], ids=["frozen", "gradual"])
+def test_the_frozen_part_sees_every_image_once(
+    strategy: tuple[str, ...], fit: Any, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path
 ) -> None:
+    del fresh_cache
     seen: list[int] = []
     assembled = fitting.assemble
 
     def watching(plan: Plan, weights: Any) -> Any:
         module, data, callbacks = assembled(plan, weights)
-        stem = module.model.backbone.conv1
+        stem = next(m for m in module.model.backbone.modules() if isinstance(m, torch.nn.Conv2d))
         stem.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         return module, data, callbacks
 
     monkeypatch.setattr(fitting, "assemble", watching)
-    fit("backbone.name=test_resnet", *FROZEN, reuse=True)
-    # 60 training and 20 validation images, each in a block of 64, of which 2 are tried again
-    once = [64, 2, 64, 2]
-    assert seen[-4:] == once
-    assert sum(seen) <= 60 + sum(once), "and the batch that norms are fitted to"
+    made = fit("backbone.name=test_resnet", *strategy, reuse=True)
+    assert made.module.reuse is not None
+    # 60 training and 20 validation images, each in a block of 64, of which 2 are tried again,
+    # for each of the phases that need it
+    assert seen.count(64) == 2
+    assert seen.count(2) == (2 if strategy == FROZEN else 2 * 5)
+    trained = [count for count in seen if count == 10]
+    assert bool(trained) == (strategy == GRADUAL), "in the last phase the stem itself trains"
+
+
+def test_phases_that_find_no_room_are_computed_when_they_come(
+    fit: Any, make_plan: Callable[..., Plan], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for the maps in front of every group, but not for all of them at once."""
+    line = ("backbone.name=test_resnet", *GRADUAL, "optimizer.lr=0.001")
+    largest = 8192 * 80  # bytes of what leaves the stem, for 60 and 20 images
+    plan = make_plan(*LINE, *line, f"trainer.reuse_gb={1.3 * largest / 2**30}")
+    made: list[int] = []
+
+    def counting(*given: Any) -> Any:
+        found = computed(*given)
+        made.append(len(found))
+        return found
+
+    monkeypatch.setattr(reuse, "computed", counting)
+    whole = fit(*line, reuse=True)
+    assert made == [5, 5], "training and validation images"
+    made.clear()
+    shutil.rmtree(fresh_cache / "features")
+    tight = fitting.fit(plan, None, plan.directory, [])
+    assert made == [3, 3, 1, 1, 1, 1]
+    assert apart(tight, whole) == 0, "and to the bit"
+    assert tight.cost.training_multiply_adds == whole.cost.training_multiply_adds
 
 
 @pytest.mark.parametrize(

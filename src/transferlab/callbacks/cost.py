@@ -55,14 +55,14 @@ class Cost(Callback):
     ) -> None:
         """Count the coming step if other parameters train than before."""
         trained = tuple(p.requires_grad for p in pl_module.model.parameters())
+        reuse, spent = getattr(pl_module, "reuse", None), 0
+        if reuse is not None:  # a run that goes on within a phase has counted it already
+            spent, reuse.multiply_adds = reuse.multiply_adds, 0
         if trained != self._trained:
             self._trained = trained
             count = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
             self.trainable_parameters = max(self.trainable_parameters, count)
-            reuse = getattr(pl_module, "reuse", None)
-            if reuse is not None:
-                self.training_multiply_adds += reuse.multiply_adds
-                reuse.multiply_adds = 0
+            self.training_multiply_adds += spent
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()  # type: ignore[no-untyped-call]
 

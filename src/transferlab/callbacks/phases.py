@@ -151,7 +151,12 @@ class Phases(StrategyCallback):
         self._apply(trainer, pl_module)
         if self._told != self._applied:
             self._told = self._applied
-            tell_of_change(pl_module, self._timeline.extent(self._applied or 0, self.transitions))
+            extents = [
+                self._timeline.extent(i, self.transitions) for i in range(len(self._plan.states))
+            ]
+            index = self._applied or 0
+            later = list(zip(self._plan.states, extents, strict=True))[index + 1 :]
+            tell_of_change(pl_module, extents[index], later)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer

@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from transferlab.errors import RunError, UserError
+from transferlab.reuse import Later
 
 
 def only_optimizer(trainer: Trainer) -> Optimizer:
@@ -82,11 +83,17 @@ def steps_per_epoch(trainer: Trainer) -> float:
     return float(math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
 
 
-def tell_of_change(pl_module: LightningModule, steps: int) -> None:
-    """Tell a module that wants to know it that other parameters train for so many steps."""
+def tell_of_change(pl_module: LightningModule, steps: int, later: Sequence[Later]) -> None:
+    """Tell a module that wants to know it that other parameters train now, and which then.
+
+    Args:
+        pl_module: in training.
+        steps: of the phase that begins, at the most.
+        later: the phases after it, each with its steps at the most.
+    """
     told = getattr(pl_module, "what_trains_changed", None)
     if told is not None:
-        told(steps)
+        told(steps, later)
 
 
 def watched_score(trainer: Trainer, pl_module: LightningModule, monitor: str) -> float:
