@@ -19,7 +19,7 @@ from transferlab.errors import RunError
 from transferlab.losses import ClassLoss
 from transferlab.model import TransferModel
 from transferlab.optim import parameter_groups
-from transferlab.randomness import derive_seed
+from transferlab.randomness import derive_seed, seed_generators
 from transferlab.reuse import Later, Reuse
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
@@ -109,7 +109,8 @@ class TransferModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the generators from (seed, step, part, rank): a resumed run draws the same."""
         part = batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed(derive_seed(self.seed, "step", self.global_step, part, self.global_rank))
+        seed = derive_seed(self.seed, "step", self.global_step, part, self.global_rank)
+        seed_generators(seed, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties of the strategy included."""

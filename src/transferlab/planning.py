@@ -32,6 +32,10 @@ from transferlab.targets import require_allowed
 
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
 
+SOURCES = 32
+"""Planned source runs that a process keeps: a study plans the same few for each of its runs."""
+_sources: "dict[tuple[str, Path], Plan]" = {}
+
 STARTS = ("pretrain", "dataset", "parts", "leave_out")
 """What a source run, which starts from random weights, has no use for in a source of its own."""
 
@@ -106,11 +110,22 @@ def _plan_run(cfg: DictConfig) -> Plan:
 
 
 def plan_source(cfg: DictConfig) -> Plan:
-    """Plan the run behind ``source=<dataset>``; errors name the options of the source."""
-    try:
-        return plan_run(source_config(cfg))
-    except UserError as error:
-        raise UserError(str(error).replace("`target.", "`source.")) from error
+    """Plan the run behind ``source=<dataset>``, once a process; errors name the source's options.
+
+    Raises:
+        UserError: as :func:`plan_run`.
+    """
+    whole = _source_settings(cfg)
+    key = sha256_record(whole), cache_folder()
+    if key not in _sources:
+        try:
+            planned = plan_run(OmegaConf.create(whole))
+        except UserError as error:
+            raise UserError(str(error).replace("`target.", "`source.")) from error
+        while len(_sources) >= SOURCES:
+            _sources.pop(next(iter(_sources)))
+        _sources[key] = planned
+    return _sources[key]
 
 
 def source_config(cfg: DictConfig) -> DictConfig:
@@ -119,6 +134,11 @@ def source_config(cfg: DictConfig) -> DictConfig:
     It is a run like any other: random weights, all layers trained on the source dataset under
     the source's own budget, optimizer and seed, with the backbone and preprocessing of the arm.
     """
+    found: DictConfig = OmegaConf.create(_source_settings(cfg))
+    return found
+
+
+def _source_settings(cfg: DictConfig) -> dict[str, Any]:
     whole: Any = OmegaConf.to_container(cfg, resolve=False)
     own, pretrain = whole["source"], whole["source"]["pretrain"]
     whole["target"] = {key: own.get(key, value) for key, value in whole["target"].items()} | {
@@ -150,8 +170,8 @@ def source_config(cfg: DictConfig) -> DictConfig:
         "checkpoint": whole["checkpoint"] | {"keep": "last", "select": "last"},
         "trainer": whole["trainer"] | {"prune_below": None},
     }
-    config: DictConfig = OmegaConf.create(whole)
-    return config
+    settings: dict[str, Any] = whole
+    return settings
 
 
 def _notes(

@@ -16,6 +16,17 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step on a device draws from: the CPU's, and the device's own.
+
+    ``torch.manual_seed`` gives the same numbers, but where PyTorch is built for accelerators that
+    are not in use it keeps a stack trace for each of their kinds, at every call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's generator of the CPU for a block, and put it back; no other is touched."""

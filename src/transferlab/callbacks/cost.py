@@ -39,6 +39,7 @@ class Cost(Callback):
         self.peak_memory_bytes = 0
         self.trainable_parameters = 0
         self.training_multiply_adds = 0
+        self._parameters: list[torch.nn.Parameter] = []
         self._trained: tuple[bool, ...] = ()
         self._step_multiply_adds = 0
         self._counter: FlopCounterMode | None = None
@@ -46,6 +47,8 @@ class Cost(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and forget earlier peaks of memory."""
+        own: Any = pl_module
+        self._parameters = list(own.model.parameters())
         self._started = time.perf_counter()
         _reset_peak(pl_module.device)
         self._watch(pl_module.device)
@@ -54,13 +57,13 @@ class Cost(Callback):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the coming step if other parameters train than before."""
-        trained = tuple(p.requires_grad for p in pl_module.model.parameters())
+        trained = tuple(p.requires_grad for p in self._parameters)
         reuse, spent = getattr(pl_module, "reuse", None), 0
         if reuse is not None:  # a run that goes on within a phase has counted it already
             spent, reuse.multiply_adds = reuse.multiply_adds, 0
         if trained != self._trained:
             self._trained = trained
-            count = sum(p.numel() for p in pl_module.model.parameters() if p.requires_grad)
+            count = sum(p.numel() for p in self._parameters if p.requires_grad)
             self.trainable_parameters = max(self.trainable_parameters, count)
             self.training_multiply_adds += spent
             self._counter = FlopCounterMode(display=False)

@@ -160,22 +160,17 @@ def serve(request: Path) -> None:
     """
     asked = read_json(request)
     again = dict(asked.get("again", {}))
-    _make_together([Path(run) for run in asked["runs"]], again)
-    later = [run for run in asked["runs"] if not make(Path(run), again, wait=False)]
-    for run in later:
-        make(Path(run), again)
-
-
-def _make_together(directories: Sequence[Path], again: Mapping[str, str]) -> None:
-    """Make what can share a fit; whatever goes wrong shows when runs are made one by one."""
-    plans = []
-    for directory in directories:
-        with suppress(Exception):
-            plan = plan_run(_configuration(directory))
-            plans += [plan] if plan.directory == directory else []
-    for batch in batches_of(plans):
+    runs = [Path(run) for run in asked["runs"]]
+    plans: dict[Path, Plan] = {}
+    for run in runs:
+        with suppress(Exception):  # whatever is wrong shows when it is made
+            plans[run] = _plan(run)
+    for batch in batches_of(list(plans.values())):
         with suppress(Exception):
             attempt_together(batch, partial(_stands, again=again))
+    later = [run for run in runs if not make(run, again, wait=False, plan=plans.get(run))]
+    for run in later:
+        make(run, again, plan=plans.get(run))
 
 
 def end_with(driver: str) -> None:
@@ -197,7 +192,9 @@ def _watch(driver: str) -> None:
     os._exit(1)
 
 
-def make(directory: Path, again: Mapping[str, str], *, wait: bool = True) -> bool:
+def make(
+    directory: Path, again: Mapping[str, str], *, wait: bool = True, plan: Plan | None = None
+) -> bool:
     """Make the run whose ``config.yaml`` lies in ``directory``; whatever happens is recorded.
 
     Args:
@@ -205,18 +202,13 @@ def make(directory: Path, again: Mapping[str, str], *, wait: bool = True) -> boo
         again: by run id, the hash of a record that says "failed" and is to be made again. A run
             that failed anew, under another driver, is left as it is.
         wait: for another process that is at work on it.
+        plan: what this process made of that file before.
 
     Returns:
         False where another process is.
     """
-    cfg = _configuration(directory)
     try:
-        plan = plan_run(cfg)
-        if plan.directory != directory:
-            raise UserError(
-                f"{directory}: its data or weights changed since it was planned "
-                f"(now run {plan.run_id}). Start the study again."
-            )
+        plan = plan or _plan(directory)
         return attempt(plan, wait=wait, stands=partial(_stands, again=again)) is not None
     except LeaseLostError:
         return False
@@ -233,10 +225,16 @@ def _stands(folder: Path, again: Mapping[str, str]) -> Record | None:
     return finished(folder)
 
 
-def _configuration(directory: Path) -> DictConfig:
+def _plan(directory: Path) -> Plan:
     cfg = OmegaConf.load(directory / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    return cfg
+    plan = plan_run(cfg)
+    if plan.directory != directory:
+        raise UserError(
+            f"{directory}: its data or weights changed since it was planned "
+            f"(now run {plan.run_id}). Start the study again."
+        )
+    return plan
 
 
 def outcomes(plans: Sequence[Plan]) -> list[Record | None]:
