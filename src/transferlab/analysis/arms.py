@@ -1,7 +1,8 @@
 """A cell's arms with their runs, and what must agree before two of them may be compared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from transferlab.analysis.load import Study
@@ -68,8 +69,12 @@ class Arm:
             return dict(self.tuning.get("best") or {})
         return {key: _one_or_all(values) for key, values in found.items()}
 
-    def done(self) -> dict[int, Record]:
+    def done(self) -> Mapping[int, Record]:
         """The runs that ended with a test score."""
+        return self._done
+
+    @cached_property
+    def _done(self) -> Mapping[int, Record]:
         return {s: r for s, r in self.runs.items() if r["status"] == "done" and has_test(r)}
 
     def diverged(self) -> list[int]:

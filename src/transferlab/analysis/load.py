@@ -171,7 +171,7 @@ def _order(ids: pa.ChunkedArray, splits: pa.ChunkedArray, split: str) -> _Order:
 def _table(path: Path, changed: int, logits: bool) -> pa.Table:
     """Read a file once for its splits, which are asked for one after the other."""
     del changed
-    with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+    with pa.memory_map(str(path)) as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:
         there = file.schema_arrow.names
         missing = [name for name in COLUMNS if name not in there]
         if missing:

@@ -133,7 +133,11 @@ def pair(arm: Arm, other: Arm, planned: Sequence[int], predictions: Predictions)
             halves.append((first, second))
     items = [answer for _, *answers in kept for answer in answers]
     items += [answer for half in halves for answer in half if answer is not None]
-    if any(not np.array_equal(items[0].ids, answer.ids) for answer in items):
+    first_ids = items[0].ids if items else ()
+    if any(
+        answer.ids is not first_ids and not np.array_equal(first_ids, answer.ids)
+        for answer in items
+    ):
         return None
     return Pairs(
         tuple(seed for seed, _, _ in kept),

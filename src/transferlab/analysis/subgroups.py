@@ -27,7 +27,8 @@ def class_gains(pairs: Pairs, names: Sequence[Any]) -> Record | None:
     if len(pairs.seeds) < 2:
         return None
     transfer, scratch = _correct(pairs)
-    labels = [_named(names, label) for label in pairs.scratch[0].labels]
+    kinds, positions = np.unique(pairs.scratch[0].labels, return_inverse=True)
+    labels = np.array([_named(names, kind) for kind in kinds])[positions]
     found = gains_by_class(transfer, scratch, labels, clusters=pairs.clusters())
     return {
         "summary": found.summary,

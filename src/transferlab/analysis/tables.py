@@ -94,7 +94,7 @@ def _verdict_row(verdict: Record) -> Record:
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(csv_row, rows))
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([own[column] for column in columns] for own in map(csv_row, rows))
     return stream.getvalue()

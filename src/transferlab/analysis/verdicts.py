@@ -1,11 +1,13 @@
 """The families of a study: strategies, sources and parts of sources, each judged as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from transferlab.analysis.arms import Arm, Cell, look_of
 from transferlab.analysis.blame import apportion, with_source
 from transferlab.analysis.contests import Ring, judge_contests
+from transferlab.analysis.copies import each
 from transferlab.analysis.early import early_answers, early_difference
 from transferlab.analysis.load import Study
 from transferlab.analysis.measure import Rule
@@ -41,24 +43,28 @@ class Judged:
 
 def judge_cells(study: Study, cells: Sequence[Cell]) -> Judged:
     """Judge every declared family of every cell, in the order of study.json."""
-    predictions = _predictions(study, cells)
-    judged = Judged([], [], [], [], [], predictions.unreadable)
-    for cell in cells:
-        ring = _ring(study, cell, predictions)
-        sources = judge_contests(
-            ring,
-            [(arm, cell.scratch()) for arm in best_of_sources(cell, ring.rule.metric)],
-            "source",
-        )
-        judged.sources.extend(map(_finished, sources))
-        judged.strategies.extend(_judge_strategies(ring, judged.sources))
-        for of in cell.of_role("transfer"):
-            judged.parts.extend(map(_finished, _judge_parts(ring, of)))
-        predictions.forget()
-        judged.elsewhere.extend(_judge_elsewhere(ring))
+    logits = _need_logits(study, cells)
+    judged = nothing_judged()
+    for own in each(partial(_judge_cell, study, logits), cells):
+        for family in fields(Judged):
+            getattr(judged, family.name).extend(getattr(own, family.name))
     _label_budgets(cells, judged.strategies)
     judged.sizes.extend(size_records(curves_over_sizes(cells, judged.strategies)))
     return judged
+
+
+def _judge_cell(study: Study, logits: bool, cell: Cell) -> Judged:
+    predictions = Predictions(study.directory, logits=logits)
+    ring = _ring(study, cell, predictions)
+    best = [(arm, cell.scratch()) for arm in best_of_sources(cell, ring.rule.metric)]
+    sources = [_finished(record) for record in judge_contests(ring, best, "source")]
+    parts = [
+        _finished(record) for of in cell.of_role("transfer") for record in _judge_parts(ring, of)
+    ]
+    strategies = _judge_strategies(ring, sources)
+    predictions.forget()
+    elsewhere = _judge_elsewhere(ring)
+    return Judged(strategies, sources, parts, elsewhere, [], predictions.unreadable)
 
 
 def nothing_judged() -> Judged:
@@ -77,7 +83,7 @@ def judge_against(study: Study, cells: Sequence[Cell], baseline: str) -> list[Re
         raise UserError(
             f"--baseline {baseline!r}: no arm of this study ({nearest(baseline, names)})."
         )
-    predictions = _predictions(study, cells)
+    predictions = Predictions(study.directory, logits=_need_logits(study, cells))
     records: list[Record] = []
     for cell in cells:
         other = cell.arm(baseline)
@@ -89,9 +95,8 @@ def judge_against(study: Study, cells: Sequence[Cell], baseline: str) -> list[Re
     return records
 
 
-def _predictions(study: Study, cells: Sequence[Cell]) -> Predictions:
-    needed = any(_metric(study, cell) in NEED_LOGITS for cell in cells)
-    return Predictions(study.directory, logits=needed)
+def _need_logits(study: Study, cells: Sequence[Cell]) -> bool:
+    return any(_metric(study, cell) in NEED_LOGITS for cell in cells)
 
 
 def _ring(study: Study, cell: Cell, predictions: Predictions) -> Ring:
@@ -121,7 +126,7 @@ def _judge_strategies(ring: Ring, sources: Sequence[Record]) -> list[Record]:
         if record["blame"] and record["control"] and record["control"]["rate_at_edge"]:
             record["flags"].append("control_at_edge")
         record["early"] = early_difference(ring, arm, cell.scratch())
-        best = [r for r in sources if r["cell"] == cell.id and r["source"] == record["source"]]
+        best = [r for r in sources if r["source"] == record["source"]]
         record["blame"] = with_source(record["blame"], best[0] if best else None)
         _finished(record)
     return records
