@@ -17,10 +17,10 @@ demo: $(INSTALLED) ## run the embedded study: a table of verdicts and a report, 
 	@$(BIN)/transferlab run experiment=digits
 
 test: check ## all checks, then the fast tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/architecture
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --durations=15 -m "not slow" --ignore=tests/architecture
 
 test-slow: $(INSTALLED_DEV) ## end-to-end runs, calibrations, the wheel
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=30 -m slow
 
 check: $(INSTALLED_DEV) ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/ruff check

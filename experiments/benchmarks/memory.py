@@ -28,7 +28,7 @@ TIMES = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         os.environ["TRANSFERLAB_CACHE"] = f"{place}/cache"
@@ -50,13 +50,14 @@ def main() -> None:
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Write so many JPEGs of two classes."""
+    """Write so many JPEGs of two classes, dark and bright ones: a run that learns nothing fails."""
     chance = np.random.default_rng(0)
     for number in range(count):
         place = folder / f"class{number % 2}"
         place.mkdir(parents=True, exist_ok=True)
-        noise = chance.integers(0, 256, (14, 14, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        noise = chance.integers(0, 128, (14, 14, 3), dtype=np.uint8) + 128 * (number % 2)
+        picture = Image.fromarray(noise.astype(np.uint8))
+        picture = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         picture.save(place / f"{number:06d}.jpg", quality=60)
     return folder
 
@@ -69,7 +70,8 @@ def run(root: Path, epochs: int, *more: str) -> Callable[[], Outcome]:
             began = time.perf_counter()
             process = subprocess.Popen(
                 [PROGRAM, "run", "target=image_folder", f"target.root={root}", "source=none",
-                 "strategy=scratch", "backbone=test_resnet", f"backbone.image_size={SIZE}",
+                 "strategy=scratch", "backbone=timm", "backbone.name=test_vit",
+                 f"backbone.image_size={SIZE}",
                  "target.near_duplicates=ignore", "target.test=0.01", "target.max_validation=20",
                  "trainer=cpu", "trainer.data=stream", "trainer.workers=0", "budget.steps=null",
                  f"budget.epochs={epochs}", f"output_dir={folder}", *more],
