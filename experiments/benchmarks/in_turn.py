@@ -33,15 +33,23 @@ class Outcome:
 Row = dict[str, Any]
 
 
-def in_turn(arms: Mapping[str, Callable[[], Outcome]], rounds: int, **setting: Any) -> list[Row]:
-    """Run every arm once to warm up, then all of them in every round, each time another one first.
+def in_turn(
+    arms: Mapping[str, Callable[[], Outcome]], rounds: int, *, warm_up: bool = True, **setting: Any
+) -> list[Row]:
+    """Run all arms in every round, each time another one first.
+
+    Args:
+        arms: by name.
+        rounds: how many.
+        warm_up: run every arm once before; commands that start processes of their own need none.
+        setting: what all rows say.
 
     Returns:
         a row for each arm and round.
     """
     rows: list[Row] = []
     names = list(arms)
-    for name in names:
+    for name in names if warm_up else ():
         print(f"  warm-up {name:<40}{arms[name]().seconds:9.2f} s", flush=True)
     for number in range(rounds):
         shift = number % len(names)

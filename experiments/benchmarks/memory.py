@@ -41,7 +41,7 @@ def main() -> None:
             f"{TIMES * FEW} images": run(many, 1),
             f"{TIMES * FEW} images twice": run(many, 2),
         }
-        rows = in_turn(arms, args.rounds)
+        rows = in_turn(arms, args.rounds, warm_up=False)
     show(rows, next(iter(arms)))
     for name in arms:
         peaks = [row["peak_mb"] for row in rows if row["arm"] == name]

@@ -27,36 +27,40 @@ STOCK = Path(__file__).with_name("stock.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", help="of the study, to make it a shorter one")
     parser.add_argument("--sample", type=int, default=10, help="runs made as separate processes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder, cache = Path(place) / "study", Path(place) / "cache"
         os.environ["TRANSFERLAB_CACHE"] = str(cache)
-        ours(folder, cache)()
+        own = ours(folder, cache, args.overrides)
+        own()
         configs = sorted(folder.glob("runs/*/config.yaml"))
         kept = Path(place) / "configs"
         paths = [shutil.copytree(c.parent, kept / c.parent.name) / "config.yaml" for c in configs]
         chosen = random.Random(0).sample(paths, min(args.sample, len(paths)))
         arms = {
-            "ours": ours(folder, cache),
+            "ours": own,
             "stock Lightning, one process": stock([paths], 1.0),
             "stock Lightning, a process a run": stock(
                 [[path] for path in chosen], len(paths) / len(chosen)
             ),
         }
-        rows = in_turn(arms, args.rounds, runs=len(paths))
+        rows = in_turn(
+            arms, args.rounds, warm_up=False, runs=len(paths), overrides=" ".join(args.overrides)
+        )
     show(rows, "ours")
     write(rows, "study")
 
 
-def ours(folder: Path, cache: Path) -> Callable[[], Outcome]:
+def ours(folder: Path, cache: Path, overrides: list[str]) -> Callable[[], Outcome]:
     """The command, report included; features on disk are removed before."""
 
     def run() -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(cache / "features", ignore_errors=True)
         began = time.perf_counter()
-        command = [PROGRAM, "run", "experiment=digits", f"output_dir={folder}"]
+        command = [PROGRAM, "run", "experiment=digits", f"output_dir={folder}", *overrides]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         records = [json.loads(p.read_text()) for p in folder.glob("runs/*/run.json")]

@@ -18,6 +18,8 @@ from transferlab.redaction import has_login, hidden, is_secret
 CONF_FOLDERS = "TRANSFERLAB_CONF"
 """Environment variable: the user's configuration folders, instead of ./conf and --config-dir."""
 MISTYPED = re.compile("could not be converted|is not a valid|Invalid type|not supported")
+WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+"""What to give instead, by what OmegaConf calls it."""
 KNOWN = (HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -42,7 +44,9 @@ def explain(error: Exception, known_keys: list[str]) -> UserError:
         return _unknown(key, known_keys)
     if MISTYPED.search(text):
         told = next(line for line in text.splitlines() if MISTYPED.search(line))
-        return UserError(f"{key}: {told.strip().rstrip('.')}.")
+        kind = told.rpartition("'")[2]  # behind what came in
+        wanted = next((f" Give {words}." for name, words in WANTED.items() if name in kind), "")
+        return UserError(f"{key}: {told.strip().rstrip('.')}.{wanted}")
     if found and key is not None:
         return _unknown(key, known_keys)
     return UserError(_first_line(text))

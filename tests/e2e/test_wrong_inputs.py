@@ -123,7 +123,7 @@ KEYS = {
 }
 
 VALUES = {
-    "seed": Wrong("run seed=abc", ("seed", "'abc'", "Integer")),
+    "seed": Wrong("run seed=abc", ("seed", "'abc'", "Integer", "Give a whole number")),
     "negative seed": Wrong("run seed=-1", ("seed=-1", "[0,")),
     "seed twice": Wrong("run -m seed=0,0", ("seed=0,0", "twice")),
     "swept seed": Wrong("run -m seed=0,x", ("seed=x", "whole numbers")),

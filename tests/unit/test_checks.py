@@ -125,7 +125,7 @@ def test_errors_inside_a_constructor_belong_to_the_node() -> None:
         ("sede=3", r"unknown key 'sede'.*seed"),
         ("target.shot=3", r"unknown key 'target\.shot'.*target\.shots"),
         ("budget.step=3", r"unknown key 'budget\.step'.*budget\.steps"),
-        ("seed=abc", r"seed: .*'abc'.*Integer"),
+        ("seed=abc", r"seed: .*'abc'.*Integer. Give a whole number\."),
         ("batch_size=1.5", r"batch_size: .*1\.5"),
         ("target.shots=many", r"target\.shots: .*many"),
         ("trainer.channels_last=perhaps", r"trainer\.channels_last: .*perhaps"),
