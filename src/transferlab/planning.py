@@ -32,10 +32,6 @@ from transferlab.targets import require_allowed
 
 PRETRAIN_KEYS = ("budget", "batch_size", "seed", "optimizer", "scheduler", "augmentation")
 
-SOURCES = 32
-"""Planned source runs that a process keeps: a study plans the same few for each of its runs."""
-_sources: "dict[tuple[str, Path], Plan]" = {}
-
 STARTS = ("pretrain", "dataset", "parts", "leave_out")
 """What a source run, which starts from random weights, has no use for in a source of its own."""
 
@@ -63,6 +59,11 @@ class Plan:
     directory: Path
     further: dict[str, FurtherTest] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+SOURCES = 32
+"""Planned source runs that a process keeps: a study plans the same few for each of its runs."""
+_sources: dict[tuple[str, Path], Plan] = {}
 
 
 def plan_run(cfg: DictConfig) -> Plan:
@@ -110,22 +111,27 @@ def _plan_run(cfg: DictConfig) -> Plan:
 
 
 def plan_source(cfg: DictConfig) -> Plan:
-    """Plan the run behind ``source=<dataset>``, once a process; errors name the source's options.
+    """Plan the run behind ``source=<dataset>``, once for its data as the process knows them.
 
     Raises:
-        UserError: as :func:`plan_run`.
+        UserError: as :func:`plan_run`; it names the options of the source.
     """
     whole = _source_settings(cfg)
     key = sha256_record(whole), cache_folder()
-    if key not in _sources:
-        try:
+    try:
+        if key not in _sources or not _is_of_these_data(_sources[key]):
             planned = plan_run(OmegaConf.create(whole))
-        except UserError as error:
-            raise UserError(str(error).replace("`target.", "`source.")) from error
-        while len(_sources) >= SOURCES:
-            _sources.pop(next(iter(_sources)))
-        _sources[key] = planned
+            while len(_sources) >= SOURCES:
+                _sources.pop(next(iter(_sources)))
+            _sources[key] = planned
+    except UserError as error:
+        raise UserError(str(error).replace("`target.", "`source.")) from error
     return _sources[key]
+
+
+def _is_of_these_data(plan: Plan) -> bool:
+    both = open_data(plan.cfg.target, plan.cfg.backbone), plan.data
+    return len({(data.store.fingerprint, data.splits.sha256) for data in both}) == 1
 
 
 def source_config(cfg: DictConfig) -> DictConfig:

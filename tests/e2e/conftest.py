@@ -64,7 +64,6 @@ def cli(place: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     def call(*arguments: str | Path) -> Result:
         split_data._open.cache_clear()  # what a process remembers of relative paths
         planning._external.cache_clear()
-        planning._sources.clear()
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])
         return Result(code, *capfd.readouterr())

@@ -47,8 +47,7 @@ class Cost(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and forget earlier peaks of memory."""
-        own: Any = pl_module
-        self._parameters = list(own.model.parameters())
+        self._parameters = []
         self._started = time.perf_counter()
         _reset_peak(pl_module.device)
         self._watch(pl_module.device)
@@ -57,6 +56,8 @@ class Cost(Callback):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the coming step if other parameters train than before."""
+        if not self._parameters:
+            self._parameters = list(pl_module.model.parameters())
         trained = tuple(p.requires_grad for p in self._parameters)
         reuse, spent = getattr(pl_module, "reuse", None), 0
         if reuse is not None:  # a run that goes on within a phase has counted it already
