@@ -2,7 +2,8 @@
 
 ``python experiments/benchmarks/fits.py STRATEGY`` with fine_tune, feature_extraction or
 gradual_unfreezing. Images are the embedded digits, or those of a folder of classes (``--data``).
-finetuning-scheduler and fastai take part where they are installed.
+finetuning-scheduler and fastai take part where they are installed, and bf16 where the CPU computes
+in it; the column ``auto`` says which precision a run of ours chooses by itself.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from transferlab.cache import cache_folder
 from transferlab.config import config_folder, register
 from transferlab.model import TransferModel
 from transferlab.planning import Plan, plan_run
+from transferlab.precision import cpu_has_bf16
 from transferlab.run import starting_weights
 from transferlab.trainers import quiet
 
@@ -54,6 +56,7 @@ def main() -> None:
     setting = {
         "strategy": args.strategy, "backbone": args.backbone, "size": args.size,
         "images": len(task.images), "epochs": args.epochs, "batch_size": args.batch_size,
+        "auto": planned(args, "trainer.precision=auto").cfg.trainer.precision,
     }  # fmt: skip
     rows = in_turn(arms, args.rounds, **setting)
     show(rows, "ours")
@@ -71,7 +74,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
     parser.add_argument("--data", help="a folder of classes; the embedded digits without it")
-    parser.add_argument("--bf16", action="store_true", help="arms in bf16 too")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=cpu_has_bf16(),
+        help="arms in bf16 too",
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -86,7 +92,8 @@ def planned(args: argparse.Namespace, *more: str) -> Plan:
             f"budget.epochs={args.epochs}", "scheduler=constant", "optimizer.lr=1e-3",
             "trainer=cpu", "trainer.validations=1", "target.max_validation=20",
             "target.test=0.3", "source=glyphs", "source.pretrain.budget.steps=100",
-            "checkpoint.every_minutes=null", "trainer.energy=off", *more,
+            "checkpoint.every_minutes=null", "trainer.energy=off",
+            "trainer.precision=32-true", *more,
         ])  # fmt: skip
     with open_dict(cfg):
         cfg.study = None
@@ -197,6 +204,9 @@ def fine_tuning(
         arms["by hand, channels_last, bf16"] = peer(
             start, task, lambda m: peers.bare(m, task, channels_last=True, bf16=True)
         )
+        arms["Lightning, barebones, channels_last, bf16"] = peer(
+            start, task, lambda m: peers.lightning(m, task, fastest=True, precision="bf16-mixed")
+        )
     if importlib.util.find_spec("fastai"):
         arms["fastai"] = peer(
             start, task, lambda m: peers.fastai(m, task, body=m.backbone, head=m.head)
@@ -248,6 +258,18 @@ def gradual(
     if importlib.util.find_spec("finetuning_scheduler"):
         arms["finetuning-scheduler"] = peer(
             start, task, lambda m: peers.lightning(m, task, phases=names)
+        )
+    if args.bf16:
+        arms["ours, bf16"] = ours(args, weights, task, every, "trainer.precision=bf16-mixed")
+        arms["by hand, activations computed once, bf16"] = peer(
+            start, task,
+            lambda m: peers.cached_stages(
+                stages_of(m.backbone), m.head, task, phases=PHASES, bf16=True
+            ),
+        )  # fmt: skip
+    if args.bf16 and "finetuning-scheduler" in arms:
+        arms["finetuning-scheduler, bf16"] = peer(
+            start, task, lambda m: peers.lightning(m, task, phases=names, precision="bf16-mixed")
         )
     return arms
 

@@ -53,7 +53,7 @@ def planned(args: argparse.Namespace) -> Plan:
             "strategy=fine_tune", "backbone=timm", f"backbone.name={args.backbone}",
             f"backbone.image_size={args.image_size}", f"batch_size={args.batch_size}",
             f"budget.steps={args.steps}", "trainer=cpu", "trainer.validations=1",
-            "target.max_validation=20",
+            "target.max_validation=20", "trainer.precision=32-true",
         ])  # fmt: skip
     with open_dict(cfg):
         cfg.study = None

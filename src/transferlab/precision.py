@@ -138,11 +138,12 @@ def _device(accelerator: str) -> torch.device | None:
         return torch.device("cuda") if there else None
     if accelerator not in ("auto", "cpu") or torch.backends.mps.is_available():
         return None
-    return torch.device("cpu") if _cpu_has_bf16() else None
+    return torch.device("cpu") if cpu_has_bf16() else None
 
 
 @lru_cache(maxsize=1)
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether this machine's CPU computes in bf16 by itself."""
     capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in IN_HARDWARE)
 

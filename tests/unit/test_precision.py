@@ -18,7 +18,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> list[dict[st
     """What timing finds, one after the other, on a machine that computes in bf16."""
     del fresh_cache
     found: list[dict[str, float]] = []
-    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(precision, "timed", lambda *_: found.pop(0))
     return found
 
@@ -63,7 +63,7 @@ def test_it_is_fp32_where_nothing_can_be_known(
 ) -> None:
     measured += [{PLAIN: 1.0, MIXED: 0.5}] * 2
     if why == "no bf16":
-        monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: False)
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     elif why == "elsewhere":
         monkeypatch.setattr(cluster, "elsewhere", True)
     elif why == "no room":
