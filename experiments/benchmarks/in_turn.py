@@ -84,13 +84,14 @@ def _seconds(rows: Sequence[Row], name: str) -> list[float]:
     return [float(row["seconds"]) for row in rows if row["arm"] == name]
 
 
-def write(rows: Sequence[Row], name: str) -> None:
+def write(rows: Sequence[Row], name: str, threads: int | None = None) -> None:
     """Keep the rows as CSV, with the commit and the machine that they are of."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     notes = {
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": _commit(),
-        "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads or torch.get_num_threads(), "torch": torch.__version__,
+        "commit": _commit(), "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
     }  # fmt: skip
     columns = list(dict.fromkeys(key for row in rows for key in (*row, *notes)))
     with path.open("w", newline="") as stream:

@@ -8,7 +8,6 @@ import contextlib
 import io
 import logging
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from slices import clock, step_done
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -94,7 +94,7 @@ def bare(
     device: str = "cpu",
 ) -> float:
     """Train by the loop that one would write by hand, on images that lie on the device."""
-    started = time.perf_counter()
+    started = clock()
     images, labels, model = task.images.to(device), task.labels.to(device), model.to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def bare(
     _epochs(model, _adamw(model, task), images, labels, task, task.epochs, bf16=bf16)
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def cached_stages(
@@ -120,7 +120,7 @@ def cached_stages(
         phases: that share the epochs evenly; what never thaws stays frozen.
         bf16: autocast.
     """
-    started = time.perf_counter()
+    started = clock()
     whole = nn.Sequential(*stages, head).to(memory_format=torch.channels_last)
     images = task.images.contiguous(memory_format=torch.channels_last)
     for thawed in range(phases):
@@ -132,7 +132,7 @@ def cached_stages(
             known = torch.cat([front(part) for part in images.split(64)])
         optimizer = _adamw(whole, task)
         _epochs(back, optimizer, known, task.labels, task, task.epochs // phases, bf16=bf16)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def lightning(
@@ -157,7 +157,7 @@ def lightning(
     """
     from lightning import Trainer
 
-    started = time.perf_counter()
+    started = clock()
     for part in frozen:
         freeze(part)
     if fastest:
@@ -171,7 +171,7 @@ def lightning(
             **options,
         )  # fmt: skip
         trainer.fit(_lightning_module(model, task, frozen, fastest), loader)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _lightning_module(
@@ -227,12 +227,13 @@ def fastai(
 ) -> float:
     """Train with fastai's Learner."""
     import fastai.callback.progress  # noqa: F401 (gives learners no_bar)
+    from fastai.callback.core import Callback
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader as Loader
     from fastai.learner import Learner
     from fastai.optimizer import Adam
 
-    started = time.perf_counter()
+    started = clock()
     data = TensorDataset(task.images, task.labels)
     loaders = DataLoaders(
         Loader(data, bs=task.batch_size, shuffle=True, num_workers=0),
@@ -242,17 +243,22 @@ def fastai(
     def split(_: nn.Module) -> list[list[nn.Parameter]]:
         return [list(body.parameters()), list(head.parameters())]
 
+    class Turns(Callback):
+        def after_step(self) -> None:
+            step_done()  # fastai's optimizers are not torch's
+
     with tempfile.TemporaryDirectory() as folder, _quiet():
         learner = Learner(
             loaders, model, loss_func=nn.CrossEntropyLoss(), opt_func=Adam, lr=task.lr,
             wd=task.weight_decay, splitter=split, path=folder,
+            cbs=[Turns()],
         )  # fmt: skip
         with learner.no_logging(), learner.no_bar():
             if frozen:
                 learner.freeze()
             learner.validate = lambda *_, **__: None
             learner.fit(task.epochs)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 @contextlib.contextmanager

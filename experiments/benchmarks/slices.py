@@ -1,0 +1,134 @@
+"""Whole fits that take turns every few optimizer steps: a machine's moods fall on all alike.
+
+A fit takes a minute, and a shared machine may be a third slower the minute after. Each arm so runs
+in a process of its own, holds the machine for a few steps at a time, and sleeps while others do;
+its clock stands still meanwhile.
+"""
+
+import gc
+import multiprocessing
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from in_turn import Outcome, Row
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+EVERY = 5
+"""Steps of a turn."""
+
+
+class _Turn:
+    """This process's turns; without a pipe it never waits for one."""
+
+    def __init__(self) -> None:
+        self.pipe: Connection | None = None
+        self.steps = 0
+        self.waited = 0.0
+
+    def pass_on(self) -> None:
+        if self.pipe is not None:
+            began = time.perf_counter()
+            self.pipe.send(None)
+            self.pipe.recv()
+            self.waited += time.perf_counter() - began
+
+
+_turn = _Turn()
+
+
+def clock() -> float:
+    """Return seconds that pass while this process holds the machine, and no others."""
+    return time.perf_counter() - _turn.waited
+
+
+def step_done(*_: Any) -> None:
+    """Count an optimizer step; torch's optimizers do it by themselves."""
+    _turn.steps += 1
+    if _turn.steps % EVERY == 0:
+        _turn.pass_on()
+
+
+def in_slices(
+    arms: Mapping[str, Callable[[], Outcome]], rounds: int, threads: int, **setting: Any
+) -> list[Row]:
+    """Make all arms' fits in every round side by side, in turns, after one round to warm up.
+
+    This process must not have computed with several threads before: their pools don't survive a
+    fork.
+
+    Args:
+        arms: by name; each measures by :func:`clock`, and has a cache folder of its own.
+        rounds: how many.
+        threads: of each arm.
+        setting: what all rows say.
+
+    Returns:
+        a row for each arm and round.
+
+    Raises:
+        RuntimeError: an arm failed; with its traceback.
+    """
+    context = multiprocessing.get_context("fork")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as place:
+        pipes: dict[str, Connection] = {}
+        for number, (name, arm) in enumerate(arms.items()):
+            pipes[name], theirs = context.Pipe()
+            folder = str(Path(place) / str(number))
+            context.Process(target=_serve, args=(theirs, arm, folder, threads), daemon=True).start()
+            theirs.close()
+        for number in range(-1, rounds):
+            shift = max(number, 0) % len(arms)
+            names = list(arms)
+            for name, outcome in _round(pipes, names[shift:] + names[:shift]).items():
+                label = f"round {number}" if number >= 0 else "warm-up"
+                print(f"  {label} {name:<44}{outcome.seconds:9.2f} s", flush=True)
+                if number >= 0:
+                    row = {**setting, "arm": name, "round": number}
+                    row |= {"seconds": round(outcome.seconds, 4), "accuracy": outcome.accuracy}
+                    rows.append(row | dict(outcome.more))
+    return rows
+
+
+def _round(pipes: Mapping[str, Connection], names: list[str]) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    while len(found) < len(names):
+        for name in names:
+            if name in found:
+                continue
+            pipes[name].send(None)
+            said = pipes[name].recv()
+            if isinstance(said, str):
+                raise RuntimeError(f"{name} failed:\n{said}")
+            if said is not None:
+                found[name] = said
+    return {name: found[name] for name in pipes}
+
+
+def _serve(pipe: Connection, arm: Callable[[], Outcome], folder: str, threads: int) -> None:
+    """Make a fit each time that the parent asks for one."""
+    os.environ["TRANSFERLAB_CACHE"] = folder
+    torch.set_num_threads(threads)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    register_optimizer_step_post_hook(step_done)
+    try:
+        while True:
+            pipe.recv()
+            gc.collect()
+            _turn.pipe, _turn.steps = pipe, 0
+            outcome = arm()
+            _turn.pipe = None
+            pipe.send(outcome)
+    except EOFError:  # the parent has ended
+        return
+    except BaseException:
+        pipe.send(traceback.format_exc())
