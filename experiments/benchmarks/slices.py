@@ -24,11 +24,16 @@ EVERY = 5
 """Steps of a turn."""
 
 
+class _WarmError(Exception):
+    """Ends a fit that only warms up."""
+
+
 class _Turn:
     """This process's turns; without a pipe it never waits for one."""
 
     def __init__(self) -> None:
         self.pipe: Connection | None = None
+        self.warming = False
         self.steps = 0
         self.waited = 0.0
 
@@ -52,13 +57,15 @@ def step_done(*_: Any) -> None:
     """Count an optimizer step; torch's optimizers do it by themselves."""
     _turn.steps += 1
     if _turn.steps % EVERY == 0:
+        if _turn.warming:
+            raise _WarmError
         _turn.pass_on()
 
 
 def in_slices(
     arms: Mapping[str, Callable[[], Outcome]], rounds: int, threads: int, **setting: Any
 ) -> list[Row]:
-    """Make all arms' fits in every round side by side, in turns, after one round to warm up.
+    """Make all arms' fits in every round side by side, in turns, after a first turn to warm up.
 
     This process must not have computed with several threads before: their pools don't survive a
     fork.
@@ -84,16 +91,17 @@ def in_slices(
             folder = str(Path(place) / str(number))
             context.Process(target=_serve, args=(theirs, arm, folder, threads), daemon=True).start()
             theirs.close()
-        for number in range(-1, rounds):
-            shift = max(number, 0) % len(arms)
+            if said := pipes[name].recv():
+                raise RuntimeError(f"{name} failed:\n{said}")
+            print(f"  {name} is warm", flush=True)
+        for number in range(rounds):
+            shift = number % len(arms)
             names = list(arms)
             for name, outcome in _round(pipes, names[shift:] + names[:shift]).items():
-                label = f"round {number}" if number >= 0 else "warm-up"
-                print(f"  {label} {name:<44}{outcome.seconds:9.2f} s", flush=True)
-                if number >= 0:
-                    row = {**setting, "arm": name, "round": number}
-                    row |= {"seconds": round(outcome.seconds, 4), "accuracy": outcome.accuracy}
-                    rows.append(row | dict(outcome.more))
+                print(f"  round {number} {name:<44}{outcome.seconds:9.2f} s", flush=True)
+                row = {**setting, "arm": name, "round": number}
+                row |= {"seconds": round(outcome.seconds, 4), "accuracy": outcome.accuracy}
+                rows.append(row | dict(outcome.more))
     return rows
 
 
@@ -121,6 +129,8 @@ def _serve(pipe: Connection, arm: Callable[[], Outcome], folder: str, threads: i
     os.dup2(silent, 2)
     register_optimizer_step_post_hook(step_done)
     try:
+        _warm(arm)
+        pipe.send(None)
         while True:
             pipe.recv()
             gc.collect()
@@ -132,3 +142,14 @@ def _serve(pipe: Connection, arm: Callable[[], Outcome], folder: str, threads: i
         return
     except BaseException:
         pipe.send(traceback.format_exc())
+
+
+def _warm(arm: Callable[[], Outcome]) -> None:
+    """Make a turn's steps: imports, kernels and files are there when time counts."""
+    _turn.warming = True
+    try:
+        arm()
+    except Exception:
+        if _turn.steps != EVERY:  # it is not our own error, which may come wrapped in another
+            raise
+    _turn.warming = False

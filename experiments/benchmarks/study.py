@@ -2,7 +2,7 @@
 
 Once in one process after the other, which is what a shell script does (a sample of the runs, and
 the time of all in proportion), once all in one process. Source runs and decoded images are made
-before, for both. Ours takes the precision that it chooses, and fp32; stock Lightning has fp32.
+before, for both.
 """
 
 import argparse
@@ -34,8 +34,6 @@ def main() -> None:
         folder, cache = Path(place) / "study", Path(place) / "cache"
         os.environ["TRANSFERLAB_CACHE"] = str(cache)
         own = ours(folder, cache, args.overrides)
-        plain = ours(folder, cache, [*args.overrides, "trainer.precision=32-true"])
-        plain()
         own()
         configs = sorted(folder.glob("runs/*/config.yaml"))
         kept = Path(place) / "configs"
@@ -43,7 +41,6 @@ def main() -> None:
         chosen = random.Random(0).sample(paths, min(args.sample, len(paths)))
         arms = {
             "ours": own,
-            "ours, fp32": plain,
             "stock Lightning, one process": stock([paths], 1.0),
             "stock Lightning, a process a run": stock(
                 [[path] for path in chosen], len(paths) / len(chosen)

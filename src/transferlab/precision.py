@@ -25,8 +25,8 @@ from transferlab.machine import ranks
 from transferlab.records import read_json, sha256_record, write_json
 
 PLAIN, MIXED = "32-true", "bf16-mixed"
-GAIN = 1.1
-"""How many times faster bf16 has to be: below, noise could choose."""
+GAIN = 1.25
+"""How many times faster bf16 has to be: below, noise could choose, for no gain to speak of."""
 ROUNDS = 5
 MOST_SECONDS = 20.0
 """Of timing; a model that takes longer is judged by fewer rounds, one at the least."""
@@ -59,6 +59,7 @@ def settle_precision(cfg: DictConfig) -> str:
         "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
         "images": images,
         "channels_last": bool(cfg.trainer.channels_last),
+        "threads": cfg.trainer.threads or torch.get_num_threads(),
         "device": _named(device),
         "versions": [torch.__version__, timm.__version__],
     }
@@ -90,8 +91,9 @@ def timed(cfg: DictConfig, device: torch.device, images: int) -> dict[str, float
         device: where it trains.
         images: of a step.
     """
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
+        torch.set_num_threads(cfg.trainer.threads or threads)
         step = _step(cfg, device, images)
         taken: dict[str, list[float]] = {PLAIN: [], MIXED: []}
         began = time.perf_counter()
@@ -103,6 +105,7 @@ def timed(cfg: DictConfig, device: torch.device, images: int) -> dict[str, float
             if number and time.perf_counter() - began > MOST_SECONDS:
                 break
     finally:
+        torch.set_num_threads(threads)
         torch.set_rng_state(state)
     return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
 
