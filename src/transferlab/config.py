@@ -141,7 +141,7 @@ class TrainerConfig:
     log_every: int = 10  # optimiser steps
     reuse_gb: float = 2.0  # GiB for what a frozen part computes, once a phase; 0: at every step
     feature_cache_gb: float = 10.0  # GiB on disk for what equal frozen parts compute; 0: none
-    channels_last: bool = True
+    channels_last: bool = True  # and, on a CPU, the smallest maps as matrix products
     data: str = "auto"  # decoded images on the device, or streamed by workers
     workers: int = 0
     gradient_clip: float | None = None  # norm

@@ -13,6 +13,7 @@ from torch import nn
 
 from transferlab.assembling import build_model
 from transferlab.backbones.execution import recompute_activations, synchronise_norms
+from transferlab.backbones.layout import lay_out
 from transferlab.backbones.weights import StateDict, load_backbone
 from transferlab.building import build
 from transferlab.cache import cache_folder
@@ -136,7 +137,7 @@ def assemble(
     if cfg.trainer.gradient_checkpointing:
         recompute_activations(model.backbone, model.name, compiled=cfg.trainer.compile)
     if cfg.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = lay_out(model)
     module = module_of(cfg, model, build(cfg.loss))
     data = _datamodule(plan)
     module.reuse = _reuse(cfg, data)

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from transferlab.assembling import build_model
+from transferlab.backbones.layout import lay_out
 from transferlab.backbones.weights import load_weights
 from transferlab.datamodule import TransferDataModule
 from transferlab.errors import UserError
@@ -146,7 +147,7 @@ class _Views:
         self.before = build_model(origin.cfg, len(store.classes), size)
         self.before.load_state_dict(load_weights(origin.directory))
         if fitted.data.channels_last:
-            self.before = self.before.to(memory_format=torch.channels_last)
+            self.before = lay_out(self.before)
         fitted.trainer.precision_plugin.convert_module(self.before)
         body = _completed(run.backbone, self.before.backbone)
         self.after = TransferModel(run.name, body, self.before.head)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from transferlab.backbones.layout import lay_out
 from transferlab.backbones.opening import open_backbone, resolve_preprocessing
 from transferlab.backbones.timm import feature_width
 from transferlab.cache import cache_folder
@@ -115,7 +116,7 @@ def _step(cfg: DictConfig, device: torch.device, images: int) -> Callable[[bool]
     backbone = open_backbone(cfg.backbone, given.size)
     model: Any = nn.Sequential(backbone, LinearHead(feature_width(backbone), CLASSES)).train()
     form = torch.channels_last if cfg.trainer.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=form)
+    model = (lay_out(model) if cfg.trainer.channels_last else model).to(device)
     noise = torch.randn(images, len(given.mean), given.size, given.size)
     batch = noise.to(device, memory_format=form)
     labels = torch.arange(images, device=device) % CLASSES

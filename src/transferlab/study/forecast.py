@@ -12,6 +12,7 @@ from rich.table import Table
 from transferlab import probes
 from transferlab.assembling import build_model
 from transferlab.auto_depth import number_of_fits
+from transferlab.backbones.layout import lay_out
 from transferlab.fitting import strategy_callbacks
 from transferlab.memory import Memory, expected_memory
 from transferlab.phase_table import phase_rows
@@ -215,8 +216,7 @@ def _seconds_per_step(plan: Plan, frozen: bool) -> float:
     cfg, size = plan.cfg, plan.data.preprocessing.size
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    model = build_model(cfg, len(plan.data.store.classes), size)
-    model = model.to(memory_format=torch.channels_last)
+    model = lay_out(build_model(cfg, len(plan.data.store.classes), size))
     if frozen:
         model.backbone.requires_grad_(False)
     images = torch.randn(cfg.batch_size, len(plan.data.preprocessing.mean), size, size)
