@@ -30,7 +30,7 @@ check: $(INSTALLED_DEV) ## ruff, mypy --strict, the architecture tests
 
 bench: $(INSTALLED) ## ours against others, in turn: hours, on a machine that does nothing else
 	@$(PIP) --editable '.[bench]'
-	@cd experiments/benchmarks && for script in steps.py "fits.py fine_tune" \
+	@cd experiments/benchmarks && for script in steps.py small_maps.py "fits.py fine_tune" \
 	  "fits.py feature_extraction" "fits.py gradual_unfreezing" study.py growth.py reports.py memory.py; do \
 	  echo "$$script"; ../../$(BIN)/python $$script || exit 1; done
 

@@ -136,8 +136,7 @@ def assemble(
         model = synchronise_norms(model)
     if cfg.trainer.gradient_checkpointing:
         recompute_activations(model.backbone, model.name, compiled=cfg.trainer.compile)
-    if cfg.trainer.channels_last:
-        model = lay_out(model)
+    model = lay_out(model, channels_last=cfg.trainer.channels_last)
     module = module_of(cfg, model, build(cfg.loss))
     data = _datamodule(plan)
     module.reuse = _reuse(cfg, data)

@@ -116,7 +116,7 @@ def _step(cfg: DictConfig, device: torch.device, images: int) -> Callable[[bool]
     backbone = open_backbone(cfg.backbone, given.size)
     model: Any = nn.Sequential(backbone, LinearHead(feature_width(backbone), CLASSES)).train()
     form = torch.channels_last if cfg.trainer.channels_last else torch.contiguous_format
-    model = (lay_out(model) if cfg.trainer.channels_last else model).to(device)
+    model = lay_out(model, channels_last=cfg.trainer.channels_last).to(device)
     noise = torch.randn(images, len(given.mean), given.size, given.size)
     batch = noise.to(device, memory_format=form)
     labels = torch.arange(images, device=device) % CLASSES

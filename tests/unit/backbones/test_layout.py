@@ -108,6 +108,57 @@ def test_a_resnet_trains_as_before(mixed: bool, products: list[torch.Size]) -> N
         torch.testing.assert_close(one.grad / scale, other.grad / scale, **close)
 
 
+STRIDED = [
+    (16, 16, 3, 2, 1, (1, 1), 1), (32, 32, 7, 2, 3, (2, 1), 1), (8, 8, 3, 2, 1, (1, 1), 8),
+    (16, 16, 1, 2, 0, (1, 1), 1), (16, 16, 3, 4, 1, (4, 1), 2), (16, 16, 3, 2, 1, (8, 8), 1),
+    (16, 16, 5, 3, 2, (2, 7), 16),
+]  # fmt: skip
+"""Channels, kernel, stride, padding, map and groups; most have weights that meet only padding."""
+
+
+@pytest.mark.parametrize("kind", ["values", "autocast"])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("width", "out", "kernel", "stride", "padding", "size", "groups"), STRIDED)
+def test_half_precision_has_the_gradients_of_full_precision(
+    width: int, out: int, kernel: int, stride: int, padding: int, size: tuple[int, int],
+    groups: int, channels_last: bool, kind: str,
+) -> None:  # fmt: skip
+    """oneDNN leaves some of them unwritten: they hold what the memory held before."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(width, out, kernel, stride, padding, groups=groups)
+    plain = plain.to(torch.bfloat16).double()
+    images = torch.randn(16, width, *size).to(torch.bfloat16)
+    found = plain(images.double())
+    found.square().sum().backward()
+    own = lay_out(copy.deepcopy(plain).float(), channels_last=channels_last)
+    own.zero_grad()
+    if kind == "values":
+        own = own.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+        loss = own(images).double().square().sum()
+    spoiled = [torch.full((2**exponent,), torch.nan) for exponent in range(8, 20) for _ in range(4)]
+    del spoiled  # the memory that the backward pass is given
+    loss.backward()
+    expected, gradient = plain.weight.grad, own.weight.grad
+    assert expected is not None
+    assert gradient is not None
+    scale = expected.abs().max()
+    torch.testing.assert_close(gradient.double() / scale, expected / scale, rtol=0, atol=0.03)
+
+
+def test_weights_that_meet_only_padding_are_found() -> None:
+    def unused(*given: int, size: tuple[int, int]) -> list[list[int]] | None:
+        found = layout._unused(nn.Conv2d(1, 1, *given), torch.zeros(1, 1, *size))
+        return None if found is None else found.int().tolist()
+
+    assert unused(3, 2, 1, size=(2, 2)) == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
+    assert unused(3, 2, 1, size=(1, 1)) == [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+    assert unused(3, 2, 2, size=(1, 1)) == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    assert unused(3, 2, 1, size=(4, 4)) is None
+    assert unused(1, 2, 0, size=(1, 1)) is None
+    assert unused(3, 1, 2, 2, size=(1, 3)) == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
+
+
 def test_a_copy_computes_with_its_own_weights(products: list[torch.Size]) -> None:
     first = lay_out(nn.Conv2d(512, 512, 3, 1, 1))
     second = copy.deepcopy(first)
