@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,8 @@ def in_slices(
         for number, (name, arm) in enumerate(arms.items()):
             pipes[name], theirs = context.Pipe()
             folder = str(Path(place) / str(number))
-            context.Process(target=_serve, args=(theirs, arm, folder, threads), daemon=True).start()
+            given = (theirs, list(pipes.values()), arm, folder, threads)
+            context.Process(target=_serve, args=given, daemon=True).start()
             theirs.close()
             if said := pipes[name].recv():
                 raise RuntimeError(f"{name} failed:\n{said}")
@@ -120,8 +121,13 @@ def _round(pipes: Mapping[str, Connection], names: list[str]) -> dict[str, Outco
     return {name: found[name] for name in pipes}
 
 
-def _serve(pipe: Connection, arm: Callable[[], Outcome], folder: str, threads: int) -> None:
-    """Make a fit each time that the parent asks for one."""
+def _serve(
+    pipe: Connection, inherited: Sequence[Connection], arm: Callable[[], Outcome], folder: str,
+    threads: int,
+) -> None:  # fmt: skip
+    """Make a fit each time that the parent asks for one, and end when it has ended."""
+    for end in inherited:  # an end of the parent's that is open here would outlive it
+        end.close()
     os.environ["TRANSFERLAB_CACHE"] = folder
     torch.set_num_threads(threads)
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -77,7 +77,7 @@ def _unused(conv: nn.Conv2d, images: Tensor) -> Tensor | None:
     """Return where a kernel (KH, KW) meets no position of these images; None if nowhere."""
     met = []
     for axis, around in enumerate(_padding(conv)):
-        size, step = int(images.shape[2 + axis]), conv.dilation[axis]
+        size, step = int(images.shape[axis - 2]), conv.dilation[axis]
         reach = step * (conv.kernel_size[axis] - 1)
         starts = range(-around, size + around - reach, conv.stride[axis])
         met.append([any(0 <= s + step * tap < size for s in starts)
@@ -90,7 +90,7 @@ def _unused(conv: nn.Conv2d, images: Tensor) -> Tensor | None:
 
 def _output(conv: nn.Conv2d, images: Tensor) -> tuple[int, int]:
     height, width = (
-        (int(images.shape[2 + axis]) + 2 * around - conv.kernel_size[axis]) // conv.stride[axis] + 1
+        (int(images.shape[axis - 2]) + 2 * around - conv.kernel_size[axis]) // conv.stride[axis] + 1
         for axis, around in enumerate(_padding(conv))
     )
     return height, width

@@ -1,6 +1,7 @@
 """The same sums whichever way they are made: a laid out model computes what it computed before."""
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -60,23 +61,33 @@ def test_a_product_is_the_convolution(
 
 
 LIGHT = {
-    "a large map": (nn.Conv2d(512, 512, 3, 1, 1), 5),
-    "few weights": (nn.Conv2d(64, 64, 3, 1, 1), 2),
-    "one position a kernel": (nn.Conv2d(1024, 1024, 1), 2),
-    "groups": (nn.Conv2d(1024, 1024, 3, 1, 1, groups=2), 2),
-    "holes": (nn.Conv2d(512, 512, 3, 1, 2, dilation=2), 2),
-    "reflection": (nn.Conv2d(512, 512, 3, 1, 1, padding_mode="reflect"), 2),
-    "named padding": (nn.Conv2d(512, 512, 3, padding="same"), 2),
+    "a large map": ({"padding": 1}, 5),
+    "few weights": ({"in_channels": 64, "out_channels": 64, "padding": 1}, 2),
+    "one position a kernel": ({"kernel_size": 1}, 2),
+    "groups": ({"padding": 1, "groups": 2}, 2),
+    "holes": ({"padding": 2, "dilation": 2}, 2),
+    "reflection": ({"padding": 1, "padding_mode": "reflect"}, 2),
+    "named padding": ({"padding": "same"}, 2),
 }
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_other_layers_are_left_to_the_library(name: str, products: list[torch.Size]) -> None:
-    conv, size = LIGHT[name]
+    given, size = LIGHT[name]
+    settings: Any = {"in_channels": 1024, "out_channels": 512, "kernel_size": 3} | given
+    conv = nn.Conv2d(**settings)
     images = torch.randn(2, conv.in_channels, size, size)
     own = lay_out(copy.deepcopy(conv))
     torch.testing.assert_close(own(images), conv(images), rtol=1e-4, atol=1e-4)
     assert not products
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_image_without_a_batch_is_computed_too(stride: int) -> None:
+    conv = nn.Conv2d(512, 512, 3, stride, 1).to(torch.bfloat16)
+    image = torch.randn(512, 1, 1, dtype=torch.bfloat16)
+    expected = conv(image)
+    assert torch.equal(lay_out(conv)(image), expected)
 
 
 def test_a_map_too_small_for_its_kernel_is_refused_as_ever() -> None:
