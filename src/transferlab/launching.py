@@ -203,9 +203,10 @@ def _ended(agent: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _failure(log: Path) -> Exception:
     """Return the error of the rank that failed first; the others only lost their peer."""
-    killed = re.search(r"rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", _root_cause(log), re.DOTALL)
-    if killed and int(killed[2]) != 15:
-        return RankError(f"rank {killed[1]} was killed by signal {killed[2]}", log / "launch.log")
+    killed = [(rank, -code) for rank, code in _exit_codes(log) if code < 0 and code != -15]
+    if killed:
+        rank, number = killed[-1]
+        return RankError(f"rank {rank} was killed by signal {number}", log / "launch.log")
     notes: list[dict[str, Any]] = [read_json(path) for path in log.glob("rank*.failure.json")]
     if not notes:
         return RankError("the ranks did not start, or ended without a word", log / "launch.log")
@@ -218,7 +219,12 @@ def _failure(log: Path) -> Exception:
     return RankError(f"{first['reason']} (rank {rank})", log / f"rank{rank}.log")
 
 
-def _root_cause(log: Path) -> str:
-    """Return what the agents wrote about the failures that they saw."""
+def _exit_codes(log: Path) -> list[tuple[int, int]]:
+    """Return the ranks that agents saw failing, with exit codes; an agent's root cause is its last.
+
+    It is not always the cause: who was killed and who lost its peer may be found at one look.
+    """
     texts = [path.read_text(errors="replace") for path in sorted(log.glob("launch*.log"))]
-    return "\n".join(text.rpartition("Root Cause")[2] for text in texts)
+    seen = "\n".join(text.rpartition("\nFailures:\n")[2] for text in texts)
+    entries = re.findall(r"^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)", seen, re.MULTILINE)
+    return [(int(rank), int(code)) for rank, code in entries]

@@ -59,6 +59,16 @@ def test_a_rank_that_was_killed_is_the_cause_of_what_its_peers_say(log: Path) ->
     assert "connection closed" in str(launching._failure(log))
 
 
+def test_a_killed_rank_is_the_cause_though_the_agent_saw_its_peer_first(log: Path) -> None:
+    """Both had ended when the agent looked: it takes the first in order for the root cause."""
+    note_failure(log.parent, 0, RuntimeError("connection closed by peer"))
+    killed = AGENT.partition("[0]:")[2].replace("-9", "-11")
+    peer = AGENT.replace("rank      : 1 (local_rank: 1)", "rank      : 0 (local_rank: 0)")
+    peer = peer.replace("-9", "1 ").replace("  <NO_OTHER_FAILURES>", f"[1]:{killed}")
+    (log / "launch.log").write_text(peer)
+    assert str(launching._failure(log)) == "rank 1 was killed by signal 11"
+
+
 def test_ranks_that_say_nothing_are_told_too(log: Path) -> None:
     error = launching._failure(log)
     assert isinstance(error, RankError)
