@@ -1,8 +1,8 @@
-"""Whole fits that take turns every few optimizer steps: a machine's moods fall on all alike.
+"""Whole fits that take turns every two seconds: a machine's moods fall on all alike.
 
 A fit takes a minute, and a shared machine may be a third slower the minute after. Each arm so runs
-in a process of its own, holds the machine for a few steps at a time, and sleeps while others do;
-its clock stands still meanwhile.
+in a process of its own, holds the machine for a while, and sleeps while others do; its clock stands
+still meanwhile. To find its caches cold costs an arm some 50 ms, so that turns are not shorter.
 """
 
 import gc
@@ -20,8 +20,10 @@ import torch
 from in_turn import Outcome, Row
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-EVERY = 5
-"""Steps of a turn."""
+TURN = 2.0
+"""Seconds, to the end of the optimizer step that passes them."""
+WARM = 5
+"""Steps before anything is measured."""
 
 
 class _WarmError(Exception):
@@ -36,13 +38,18 @@ class _Turn:
         self.warming = False
         self.steps = 0
         self.waited = 0.0
+        self.began = 0.0
 
     def pass_on(self) -> None:
         if self.pipe is not None:
-            began = time.perf_counter()
+            ended = time.perf_counter()
             self.pipe.send(None)
             self.pipe.recv()
-            self.waited += time.perf_counter() - began
+            self.begin()
+            self.waited += self.began - ended
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
 
 
 _turn = _Turn()
@@ -56,16 +63,16 @@ def clock() -> float:
 def step_done(*_: Any) -> None:
     """Count an optimizer step; torch's optimizers do it by themselves."""
     _turn.steps += 1
-    if _turn.steps % EVERY == 0:
-        if _turn.warming:
-            raise _WarmError
+    if _turn.warming and _turn.steps == WARM:
+        raise _WarmError
+    if time.perf_counter() - _turn.began > TURN:
         _turn.pass_on()
 
 
 def in_slices(
     arms: Mapping[str, Callable[[], Outcome]], rounds: int, threads: int, **setting: Any
 ) -> list[Row]:
-    """Make all arms' fits in every round side by side, in turns, after a first turn to warm up.
+    """Make all arms' fits in every round side by side, in turns, after a few steps to warm up.
 
     This process must not have computed with several threads before: their pools don't survive a
     fork.
@@ -140,7 +147,8 @@ def _serve(
         while True:
             pipe.recv()
             gc.collect()
-            _turn.pipe, _turn.steps = pipe, 0
+            _turn.pipe = pipe
+            _turn.begin()
             outcome = arm()
             _turn.pipe = None
             pipe.send(outcome)
@@ -151,11 +159,11 @@ def _serve(
 
 
 def _warm(arm: Callable[[], Outcome]) -> None:
-    """Make a turn's steps: imports, kernels and files are there when time counts."""
+    """Make a few steps: imports, kernels and files are there when time counts."""
     _turn.warming = True
     try:
         arm()
     except Exception:
-        if _turn.steps != EVERY:  # it is not our own error, which may come wrapped in another
+        if _turn.steps != WARM:  # it is not our own error, which may come wrapped in another
             raise
     _turn.warming = False
