@@ -13,7 +13,7 @@ NOTICE = signal.SIGUSR2
 STOPPED = 75
 """Exit code of a process that stopped in order and can go on later (EX_TEMPFAIL)."""
 AGAIN_SECONDS = 0.05
-"""After which an interrupt that was dropped comes again: the finaliser has ended by then."""
+"""After which an interrupt that was dropped or swallowed comes again."""
 STOPPABLE = "TRANSFERLAB_STOPPABLE"
 """Set in the environment of processes that may be asked."""
 
@@ -55,21 +55,47 @@ stopping = Stopping(possible=STOPPABLE in os.environ)
 
 @contextmanager
 def interrupts_kept() -> Iterator[None]:
-    """Raise Ctrl-C anew where it came while a finaliser ran: Python drops what is raised there."""
-    before = sys.unraisablehook
+    """Raise Ctrl-C until it is heard.
 
-    def again(dropped: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            before(dropped)
-            return
-        # A signal ends a wait as well, which `_thread.interrupt_main` does not.
-        main = threading.main_thread().ident
-        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
-        timer.daemon = True
-        timer.start()
+    What is raised in a finaliser Python drops, and a library may swallow it elsewhere: the command
+    would go on, and nobody would know. A clock so looks again, as long as this lasts, whether the
+    interrupt is on its way out; it is where code that cleans up runs for it. Where somebody else
+    decides what an interrupt means, or ignores it, all stays as it is.
+    """
+    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    alarm = signal.getsignal(signal.SIGALRM)
+    alone = threading.current_thread() is not threading.main_thread()
+    if before is not signal.default_int_handler or alone:
+        yield
+        return
 
-    sys.unraisablehook = again
+    def dropped(what: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):  # of which no word: it comes again
+            hook(what)
+
+    signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        if signal.getsignal(signal.SIGALRM) is _insist:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    signal.signal(signal.SIGALRM, _insist)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+    raise KeyboardInterrupt
+
+
+def _insist(number: int, frame: object) -> None:
+    del number, frame
+    error = sys.exc_info()[1]  # what the code that is interrupted here is at work on
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    if error is None:
+        raise KeyboardInterrupt

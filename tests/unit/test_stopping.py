@@ -14,7 +14,14 @@ from transferlab.module import TransferModule
 from transferlab.planning import Plan
 from transferlab.records import sha256_file
 from transferlab.run import execute
-from transferlab.stopping import NOTICE, STOPPABLE, Stopped, interrupts_kept, stopping
+from transferlab.stopping import (
+    AGAIN_SECONDS,
+    NOTICE,
+    STOPPABLE,
+    Stopped,
+    interrupts_kept,
+    stopping,
+)
 
 MakePlan = Callable[..., Plan]
 RUN = ("source=none", "strategy=scratch", "budget.steps=6", "checkpoint.every_minutes=null")
@@ -105,3 +112,54 @@ def test_an_interrupt_that_a_finaliser_dropped_comes_again() -> None:
     with pytest.raises(KeyboardInterrupt), interrupts_kept():
         work()
     assert dropped, "it was raised anew, not the first time"
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_that_was_swallowed_comes_again() -> None:
+    went_on: list[bool] = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0)
+        except BaseException:
+            went_on.append(True)
+        time.sleep(60)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(KeyboardInterrupt), interrupts_kept():
+        work()
+    assert went_on
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == handlers
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_whoever_cleans_up_after_an_interrupt_is_left_in_peace() -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            time.sleep(4 * AGAIN_SECONDS)
+            done.append("handled")
+            raise SystemExit(1) from None  # as Lightning does
+        finally:
+            time.sleep(4 * AGAIN_SECONDS)
+            done.append("cleaned up")
+
+    with pytest.raises(SystemExit), interrupts_kept():
+        work()
+    assert done == ["handled", "cleaned up"]
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_kept():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
