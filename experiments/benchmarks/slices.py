@@ -2,7 +2,7 @@
 
 A fit takes a minute, and a shared machine may be a third slower the minute after. Each arm so runs
 in a process of its own, holds the machine for a while, and sleeps while others do; its clock stands
-still meanwhile. To find its caches cold costs an arm some 50 ms, so that turns are not shorter.
+still meanwhile. A change of turns costs an arm some 50 ms, so that they are not shorter.
 """
 
 import gc
