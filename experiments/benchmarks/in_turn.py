@@ -5,6 +5,9 @@ import gc
 import platform
 import statistics
 import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +65,36 @@ def in_turn(
             )  # fmt: skip
             print(f"  round {number} {name:<40}{outcome.seconds:9.2f} s", flush=True)
     return rows
+
+
+WAITER = """
+import os, sys
+child = os.spawnv(os.P_NOWAIT, sys.argv[2], sys.argv[2:])
+_, status, usage = os.wait4(child, 0)
+with open(sys.argv[1], "w") as stream:
+    stream.write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Starts a command from a small process: a child's peak begins at what its parent holds."""
+
+
+def command(*line: object) -> Outcome:
+    """Run a command; its seconds and the peak of its memory.
+
+    Args:
+        line: a program's path and its arguments.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with tempfile.NamedTemporaryFile("r") as told:
+        waiter = [sys.executable, "-S", "-c", WAITER, told.name, *map(str, line)]
+        began = time.perf_counter()
+        made = subprocess.run(waiter, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - began
+        if made.returncode:
+            raise RuntimeError(f"{' '.join(waiter[5:])} ended with {made.returncode}")
+        return Outcome(seconds, None, {"peak_mb": round(int(told.read()) * 1024 / 1e6, 1)})
 
 
 def show(rows: Sequence[Row], ours: str) -> None:

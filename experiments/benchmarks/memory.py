@@ -7,15 +7,13 @@ what a process holds of a file before it gives pages back.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from in_turn import Outcome, in_turn, show, write
+from in_turn import Outcome, command, in_turn, show, write
 from PIL import Image
 
 from transferlab.datasets.store import HELD
@@ -67,21 +65,14 @@ def run(root: Path, epochs: int, *more: str) -> Callable[[], Outcome]:
 
     def made() -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            process = subprocess.Popen(
-                [PROGRAM, "run", "target=image_folder", f"target.root={root}", "source=none",
-                 "strategy=scratch", "backbone=timm", "backbone.name=test_vit",
-                 f"backbone.image_size={SIZE}",
-                 "target.near_duplicates=ignore", "target.test=0.01", "target.max_validation=20",
-                 "trainer=cpu", "trainer.data=stream", "trainer.workers=0", "budget.steps=null",
-                 f"budget.epochs={epochs}", f"output_dir={folder}", *more],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            return command(
+                PROGRAM, "run", "target=image_folder", f"target.root={root}", "source=none",
+                "strategy=scratch", "backbone=timm", "backbone.name=test_vit",
+                f"backbone.image_size={SIZE}",
+                "target.near_duplicates=ignore", "target.test=0.01", "target.max_validation=20",
+                "trainer=cpu", "trainer.data=stream", "trainer.workers=0", "budget.steps=null",
+                f"budget.epochs={epochs}", f"output_dir={folder}", *more,
             )  # fmt: skip
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                raise RuntimeError(f"the run ended with status {status}")
-            seconds = time.perf_counter() - began
-        return Outcome(seconds, None, {"peak_mb": usage.ru_maxrss / 1000})
 
     return made
 

@@ -6,19 +6,17 @@ differ: ten arms beside scratch, eight seeds, as many cells as it takes.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
-from in_turn import Outcome, in_turn, show, write
+from in_turn import command, in_turn, show, write
 
 PROGRAM = Path(sys.executable).parent / "transferlab"
 SIZES = (100, 1_000, 10_000)
@@ -38,7 +36,10 @@ def main() -> None:
         folders = {size: Path(place) / str(size) for size in args.sizes}
         for size, folder in folders.items():
             grow(template, folder, size)
-        arms = {f"{size:,} records": timed(folder) for size, folder in folders.items()}
+        arms = {
+            f"{size:,} records": partial(command, PROGRAM, "report", folder)
+            for size, folder in folders.items()
+        }
         rows = in_turn(arms, args.rounds)
     show(rows, next(iter(arms)))
     for row in rows[-len(arms) :]:
@@ -51,21 +52,6 @@ def embedded(folder: Path) -> Path:
     command = [PROGRAM, "run", "experiment=digits", f"output_dir={folder}"]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return folder
-
-
-def timed(folder: Path) -> Callable[[], Outcome]:
-    """The command over a folder of records; the peak is of its process."""
-
-    def run() -> Outcome:
-        began = time.perf_counter()
-        process = subprocess.Popen([PROGRAM, "report", folder], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise RuntimeError(f"the report ended with status {status}")
-        seconds = time.perf_counter() - began
-        return Outcome(seconds, None, {"peak_mb": usage.ru_maxrss / 1000})
-
-    return run
 
 
 def grow(template: Path, folder: Path, size: int) -> None:
