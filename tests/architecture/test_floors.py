@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "targets",
             "stopping",
             "cluster",
+            "processor",
         ),
     ),
     ("who is at work", ("lease",)),
