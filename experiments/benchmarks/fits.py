@@ -44,7 +44,7 @@ def main() -> None:
     args = arguments()
     threads = args.threads or torch.get_num_threads()
     with multiprocessing.get_context("fork").Pool(1) as pool:  # its threads end with it
-        auto = pool.apply(prepared, (args,))
+        auto = pool.apply(chosen_precision, (args,))
     torch.set_num_threads(1)
     plan = planned(args)
     weights = starting_weights(plan.cfg)
@@ -110,12 +110,8 @@ def planned(args: argparse.Namespace, *more: str) -> Plan:
     return whole
 
 
-def prepared(args: argparse.Namespace) -> str:
-    """Make the source's weights, and return the precision that our run chooses by timing itself.
-
-    A process that has trained by us keeps freed memory; those of peers come from another one.
-    """
-    starting_weights(planned(args).cfg)
+def chosen_precision(args: argparse.Namespace) -> str:
+    """What our run chooses by timing itself."""
     return str(planned(args, "trainer.precision=auto").cfg.trainer.precision)
 
 

@@ -37,7 +37,6 @@ from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.planning import Plan
-from transferlab.processor import set_up_cpu
 from transferlab.randomness import derive_seed
 from transferlab.records import FORMAT
 from transferlab.refitting import can_refit, needs_training
@@ -129,7 +128,8 @@ def assemble(
 ) -> tuple[TransferModule, TransferDataModule, list[StrategyCallback]]:
     """Build what a fit trains, from its starting weights on, what it trains on, and how."""
     cfg, store = plan.cfg, plan.data.store
-    set_up_cpu(cfg.trainer.threads)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
     model = build_model(cfg, len(store.classes), plan.data.preprocessing.size)
     _start_from(model.backbone, weights, cfg)
     if cfg.trainer.sync_norms:

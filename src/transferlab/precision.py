@@ -22,7 +22,6 @@ from transferlab.errors import FullDiskError, UserError
 from transferlab.heads.linear import LinearHead
 from transferlab.lease import held
 from transferlab.machine import ranks
-from transferlab.processor import set_up_cpu
 from transferlab.records import read_json, sha256_record, write_json
 
 PLAIN, MIXED = "32-true", "bf16-mixed"
@@ -98,7 +97,7 @@ def timed(cfg: DictConfig, device: torch.device, images: int) -> dict[str, float
     """
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
-        set_up_cpu(cfg.trainer.threads)
+        torch.set_num_threads(cfg.trainer.threads or threads)
         step = _step(cfg, device, images)
         taken: dict[str, list[float]] = {PLAIN: [], MIXED: []}
         began = time.perf_counter()

@@ -27,7 +27,6 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "targets",
             "stopping",
             "cluster",
-            "processor",
         ),
     ),
     ("who is at work", ("lease",)),

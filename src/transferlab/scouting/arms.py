@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from transferlab.errors import UserError
 from transferlab.evaluation import sample
 from transferlab.planning import Plan, plan_run
-from transferlab.processor import set_up_cpu
 from transferlab.records import Record, sha256_record
 from transferlab.representation import (
     coral_distance,
@@ -95,7 +94,8 @@ class Predictor:
         """
         key = source_key(plan)
         if key not in self._records:
-            set_up_cpu(plan.cfg.trainer.threads)
+            if plan.cfg.trainer.threads:
+                torch.set_num_threads(plan.cfg.trainer.threads)
             target = self._target(plan)
             self._records[key] = _record(plan, target, open_source(plan, self._announce))
         return dict(self._records[key])

@@ -17,7 +17,6 @@ from transferlab.fitting import strategy_callbacks
 from transferlab.memory import Memory, expected_memory
 from transferlab.phase_table import phase_rows
 from transferlab.planning import Plan, plan_run
-from transferlab.processor import set_up_cpu
 from transferlab.refitting import needs_training
 from transferlab.run import made
 from transferlab.stats.power import smallest_difference, typical_item_variance
@@ -215,7 +214,8 @@ def _steps(plan: Plan) -> float:
 def _seconds_per_step(plan: Plan, frozen: bool) -> float:
     """Time a few steps on random input, forward and backward."""
     cfg, size = plan.cfg, plan.data.preprocessing.size
-    set_up_cpu(cfg.trainer.threads)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
     model = lay_out(build_model(cfg, len(plan.data.store.classes), size))
     if frozen:
         model.backbone.requires_grad_(False)
