@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transferlab.augmentations.mixing import Mixing
 from transferlab.backbones.timm import Preprocessing
 from transferlab.datasets.batches import From, InOrder, Share, Shuffled
-from transferlab.datasets.kept import BOUND, KeptImages
 from transferlab.datasets.store import ImageStore
 from transferlab.randomness import derive_seed, sample_uniforms
 
@@ -68,7 +67,6 @@ class TransferDataModule(LightningDataModule):
         seed: of the order and the augmentation.
         data: ``device`` keeps the decoded images there, ``stream`` reads them batch by batch,
             ``auto`` keeps them on an accelerator if they take at most a quarter of its memory.
-            On a CPU, both but ``stream`` keep unaugmented input, up to 256 MiB.
         workers: processes that read ahead where images are streamed.
         channels_last: memory format of the input.
         views: of every augmented image, shown one an epoch, in turn; None augments anew each time.
@@ -101,7 +99,6 @@ class TransferDataModule(LightningDataModule):
         self.predicted: list[Positions] = []
         self._labels = torch.as_tensor(np.asarray(store.labels))
         self._resident: Tensor | None = None
-        self._kept: KeptImages | None = None
 
     @property
     def steps_per_epoch(self) -> float:
@@ -116,19 +113,10 @@ class TransferDataModule(LightningDataModule):
         if self._resident is None and self._keeps_on(device):
             everything = np.arange(len(self.store), dtype=np.int64)
             self._resident = torch.from_numpy(self.store.images(everything)).to(device)
-        if self._kept is None and device.type == "cpu" and self.kept_bytes:
-            self._kept = KeptImages(len(self.store))
-
-    @property
-    def kept_bytes(self) -> int:
-        """Memory of all images as the model takes them, where a CPU keeps them, else 0."""
-        size = 4 * len(self.preprocessing.mean) * self.preprocessing.size**2 * len(self.store)
-        keeps = self.data != "stream" and not self.workers and size <= BOUND
-        return size if keeps else 0
 
     def release(self) -> None:
-        """Give the images' memory back; the next setup takes it again."""
-        self._resident = self._kept = None
+        """Give the decoded images' memory on the device back; the next setup takes it again."""
+        self._resident = None
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Serve this rank's micro-batches, from the optimiser step that comes next."""
@@ -173,17 +161,11 @@ class TransferDataModule(LightningDataModule):
         """Return the (B, C, H, W) input of some items as evaluation sees it, or a view of them."""
         items = torch.from_numpy(positions).to(device)
         if view is None:
-            return self._made(items)
+            return self._input({"positions": items})
         return self._augmented({"positions": items}, torch.full_like(items, view))
 
     def _input(self, batch: dict[str, Any]) -> Tensor:
-        if self._kept is None:
-            return self._normalised(self._pixels(batch))
-        positions: Tensor = batch["positions"]
-        return self._kept.images(positions, self._made)
-
-    def _made(self, positions: Tensor) -> Tensor:
-        return self._normalised(self._pixels({"positions": positions}))
+        return self._normalised(self._pixels(batch))
 
     def _augmented(self, batch: dict[str, Any], views: Tensor | None) -> Tensor:
         images = self._pixels(batch)

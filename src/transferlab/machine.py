@@ -92,16 +92,11 @@ def _check_batches(cfg: DictConfig) -> None:
             )
 
 
-def trains_on_cpu(trainer: DictConfig) -> bool:
-    """Say whether a run trains on a CPU; what is sent elsewhere with ``auto`` is not known to."""
-    return trainer.accelerator == "cpu" or (
-        trainer.accelerator == "auto" and not (torch.cuda.is_available() or cluster.elsewhere)
-    )
-
-
 def _check_execution(trainer: DictConfig) -> None:
     """Look for what the ways of computing a step need: a compiler, several GPUs."""
-    on_cpu = trains_on_cpu(trainer)
+    on_cpu = trainer.accelerator == "cpu" or (
+        trainer.accelerator == "auto" and not (torch.cuda.is_available() or cluster.elsewhere)
+    )
     if trainer.sync_norms and (on_cpu or ranks(trainer) == 1):
         lack = (
             "batch norms on the CPU can't be synchronised" if on_cpu else "one device has no others"

@@ -14,7 +14,7 @@ from transferlab.datamodule import EVALUATION_BATCH
 from transferlab.fitting import assemble
 from transferlab.forward_graph import Followed, NoCutError
 from transferlab.frozen_part import Cut, Moving
-from transferlab.machine import ranks, trains_on_cpu
+from transferlab.machine import ranks
 from transferlab.model import TransferModel
 from transferlab.module import TransferModule
 from transferlab.phase_table import phase_rows
@@ -30,7 +30,6 @@ WORDS = {
     "training": "gradients and the optimizer",
     "activations": "activations",
     "features": "what the frozen part computes",
-    "images": "images",
 }
 
 
@@ -43,14 +42,12 @@ class Memory:
         training: gradients and the optimizer's numbers, of all that ever trains.
         activations: what the backward pass keeps of a batch, or an evaluation of a larger one.
         features: what is kept of the images that went through frozen parts, over all phases.
-        images: normalised ones that a CPU keeps for a backbone that trains.
     """
 
     weights: int
     training: int
     activations: int
     features: int
-    images: int = 0
 
     @property
     def total(self) -> int:
@@ -93,11 +90,7 @@ def expected_memory(plan: Plan) -> Memory:
     weights = [*model.parameters(), *model.buffers()]
     moments = MOMENTS.get(str(cfg.optimizer["_target_"]).rpartition(".")[2], 2)
     size = sum(_bytes(p) for name, p in model.named_parameters() if name in trained)
-    head = {f"head.{name}" for name, _ in model.head.named_parameters()}
-    shown = data.kept_bytes if trained - head and trains_on_cpu(cfg.trainer) else 0
-    return Memory(
-        sum(map(_bytes, weights)), (1 + moments) * size, max(kept, passing), features, shown
-    )
+    return Memory(sum(map(_bytes, weights)), (1 + moments) * size, max(kept, passing), features)
 
 
 def _kept(model: nn.Module, images: Tensor) -> int:

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from PIL import Image
 from timm.data import create_transform
 
-from transferlab import datamodule
 from transferlab.backbones.timm import Preprocessing
 from transferlab.datamodule import Batch, InOrder, Shuffled, TransferDataModule
 from transferlab.split_data import Data, open_data
@@ -115,30 +114,6 @@ def test_input_equals_that_of_timms_own_transform(
     for position, name in enumerate(data.store.ids):
         expected = transform(Image.open(tmp_path / "data" / name))
         torch.testing.assert_close(images[position], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_input_is_made_once_on_a_cpu_unless_it_is_streamed(
-    digits: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def images(module: TransferDataModule) -> torch.Tensor:
-        raw = next(iter(module.train_dataloader()))
-        return module.on_after_batch_transfer(raw, 0).images
-
-    kept, streamed = served(digits, batch_size=8), served(digits, batch_size=8, data="stream")
-    assert torch.equal(images(kept), images(streamed))
-    read: list[int] = []
-    original = digits.store.images
-    monkeypatch.setattr(
-        type(digits.store), "images", lambda _, items: [read.append(len(items)), original(items)][1]
-    )
-    assert torch.equal(images(kept), images(streamed))
-    assert read == [8]
-    kept.release()
-    kept.setup("fit")
-    assert torch.equal(images(kept), images(streamed))
-    assert read == [8, 8, 8]
-    monkeypatch.setattr(datamodule, "BOUND", 1)
-    assert served(digits).kept_bytes == 0
 
 
 def test_training_images_are_augmented_and_evaluation_images_are_not(digits: Data) -> None:
