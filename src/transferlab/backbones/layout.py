@@ -15,8 +15,6 @@ POSITIONS = 16
 """The largest map, of output positions, that is convolved as a matrix product."""
 WEIGHTS = 2**16
 """A layer's weights for each of them, from which on that is faster."""
-NEED_INPUT = (nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
-"""Activations whose gradient is a function of their input: in place, autograd copies it before."""
 
 
 def lay_out(model: M, *, channels_last: bool = True) -> M:
@@ -28,8 +26,7 @@ def lay_out(model: M, *, channels_last: bool = True) -> M:
     a half to a fifth of it on a CPU, in fp32 and in bf16. Sums are the same but for their
     rounding. Which layers it concerns follows from shapes alone, so that it is the same on all
     machines; devices other than CPUs compute all layers as they come. Batch norms of few channels
-    have a backward pass of their own (:mod:`transferlab.backbones.norms`). Activations that need
-    their input again leave it where it is, which spares a copy and takes no more memory.
+    have a backward pass of their own (:mod:`transferlab.backbones.norms`).
 
     In half precision, gradients of weights that meet nothing but padding are zero, as they should
     be: where a kernel strides over so small a map, oneDNN leaves there what the memory held
@@ -47,8 +44,6 @@ def lay_out(model: M, *, channels_last: bool = True) -> M:
             module.__dict__["_conv_forward"] = MethodType(method, module)
         elif channels_last and is_narrow(module):
             module.__dict__["forward"] = MethodType(normed, module)
-        elif isinstance(module, NEED_INPUT):
-            module.inplace = False
     return model
 
 
