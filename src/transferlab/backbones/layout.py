@@ -1,4 +1,4 @@
-"""How a model lies in memory, and how its smallest layers are computed on a CPU."""
+"""How a model lies in memory, and how its smallest feature maps are convolved on a CPU."""
 
 from types import MethodType
 from typing import TypeVar
@@ -6,8 +6,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
-
-from transferlab.backbones.norms import is_narrow, normed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -25,8 +23,7 @@ def lay_out(model: M, *, channels_last: bool = True) -> M:
     outweigh it, this is most of the time: one product of patches and weights as they lie takes
     a half to a fifth of it on a CPU, in fp32 and in bf16. Sums are the same but for their
     rounding. Which layers it concerns follows from shapes alone, so that it is the same on all
-    machines; devices other than CPUs compute all layers as they come. Batch norms of few channels
-    have a backward pass of their own (:mod:`transferlab.backbones.norms`).
+    machines; devices other than CPUs compute all layers as they come.
 
     In half precision, gradients of weights that meet nothing but padding are zero, as they should
     be: where a kernel strides over so small a map, oneDNN leaves there what the memory held
@@ -42,8 +39,6 @@ def lay_out(model: M, *, channels_last: bool = True) -> M:
         if type(module) is nn.Conv2d and not isinstance(module.padding, str):
             method = _convolved if channels_last and _is_heavy(module) else _guarded
             module.__dict__["_conv_forward"] = MethodType(method, module)
-        elif channels_last and is_narrow(module):
-            module.__dict__["forward"] = MethodType(normed, module)
     return model
 
 
