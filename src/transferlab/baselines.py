@@ -20,6 +20,8 @@ SIDE = 32
 """Pixels a side at the most: raw pixels beyond that cost much and help these classifiers little."""
 TRAINING_IMAGES = 2000
 """Training images at the most, evenly spread over the subset."""
+BLOCK = 2**22
+"""Bytes of images that are averaged at a time; as floats they take four times as many."""
 
 
 def baselines(
@@ -62,8 +64,9 @@ def _scores(prediction: NDArray[Any], truth: NDArray[np.int64]) -> dict[str, Any
 def raw_pixels(store: ImageStore, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (N, C * side * side) pixels in [0, 1], averaged down to at most SIDE a side."""
     blocks = []
-    for start in range(0, len(positions), 512):
-        images = store.images(positions[start : start + 512]).astype(np.float32) / 255
+    count = max(BLOCK // int(np.prod(store.shape)), 1)
+    for start in range(0, len(positions), count):
+        images = store.images(positions[start : start + count]).astype(np.float32) / 255
         size = images.shape[-1]
         step = max(size // SIDE, 1)
         side = size // step

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -165,7 +165,8 @@ class TransferDataModule(LightningDataModule):
         return self._augmented({"positions": items}, torch.full_like(items, view))
 
     def _input(self, batch: dict[str, Any]) -> Tensor:
-        return self._normalised(self._pixels(batch))
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return self._converted(self.preprocessing.from_uint8(self._decoded(batch), layout))
 
     def _augmented(self, batch: dict[str, Any], views: Tensor | None) -> Tensor:
         images = self._pixels(batch)
@@ -175,22 +176,28 @@ class TransferDataModule(LightningDataModule):
         return self._normalised(images)
 
     def _pixels(self, batch: dict[str, Any]) -> Tensor:
-        """Return a batch's images in [0, 1]; they are read now unless that was done ahead."""
+        """Return a batch's images in [0, 1], as augmentations want them."""
+        return self._decoded(batch).to(torch.float32).div_(255)
+
+    def _decoded(self, batch: dict[str, Any]) -> Tensor:
+        """Return a batch's uint8 images; they are read now unless that was done ahead."""
         positions: Tensor = batch["positions"]
         if self._resident is not None:
-            raw = self._resident[positions]
-        elif "images" in batch:
-            raw = batch["images"]
-        else:
-            raw = torch.from_numpy(self.store.images(positions.cpu().numpy())).to(positions.device)
-        return raw.to(torch.float32).div_(255)
+            return self._resident[positions]
+        if "images" in batch:
+            return cast(Tensor, batch["images"])
+        raw = self.store.images(positions.cpu().numpy())
+        return torch.from_numpy(raw).to(positions.device)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        images = self.preprocessing.normalise(images)
-        if self.trainer:  # Lightning converts what a loader serves, and this was made after that
-            images = self.trainer.precision_plugin.convert_input(images)
+        images = self._converted(self.preprocessing.normalise(images))
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _converted(self, images: Tensor) -> Tensor:
+        if self.trainer:  # Lightning converts what a loader serves, and this was made after that
+            images = self.trainer.precision_plugin.convert_input(images)
         return images
 
     def _mixed(self, batch: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,9 +134,9 @@ def _label(
     for path in files:
         image = resize(to_uint8(open_image(path), policy, str(path)), spec)
         pixels.append(np.broadcast_to(image, (len(preprocessing.mean), *image.shape[1:])))
-    batch = torch.from_numpy(np.stack(pixels)).float().div_(255)
+    batch = preprocessing.from_uint8(torch.from_numpy(np.stack(pixels)))
     with torch.inference_mode():
-        logits = model(preprocessing.normalise(batch))
+        logits = model(batch)
     return np.asarray(logits.double().softmax(dim=1).numpy())
 
 

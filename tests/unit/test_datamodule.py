@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from timm.data import create_transform
 
-from transferlab.backbones.timm import Preprocessing
+from transferlab.backbones.timm import BLOCK, Preprocessing
 from transferlab.datamodule import Batch, InOrder, Shuffled, TransferDataModule
 from transferlab.split_data import Data, open_data
 
@@ -86,6 +86,23 @@ def test_grey_images_are_normalised_per_channel() -> None:
     preprocessing = Preprocessing(2, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "bilinear", 1.0)
     out = preprocessing.normalise(torch.full((1, 1, 2, 2), 0.6))
     assert out[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.6, 0.15])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_input_made_in_blocks_is_that_of_the_whole_batch(
+    channels: int, layout: torch.memory_format
+) -> None:
+    preprocessing = Preprocessing(224, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "bilinear", 1.0)
+    chance = torch.Generator().manual_seed(0)
+    raw = torch.randint(0, 256, (8, channels, 224, 224), dtype=torch.uint8, generator=chance)
+    assert 0 < BLOCK // (3 * 224 * 224) < len(raw)  # several blocks, the last one smaller
+    before = raw.clone()
+    made = preprocessing.from_uint8(raw, layout)
+    assert torch.equal(made, preprocessing.normalise(raw.float().div(255)))
+    assert made.is_contiguous(memory_format=layout)
+    assert torch.equal(raw, before)
+    assert preprocessing.from_uint8(raw[:0], layout).shape == (0, 3, 224, 224)
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.875])

@@ -7,7 +7,6 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from transferlab import evaluation
-from transferlab.baselines import baselines
 from transferlab.evaluation import (
     choose_metric,
     further_scores,
@@ -98,13 +97,3 @@ def test_logits_are_kept_up_to_a_hundred_classes(
     assert ("logits" in table) == kept
     assert table.group.tolist() == [0, 3, 4]
     assert table.item_id.tolist() == [digits.store.ids[p] for p in positions]
-
-
-def test_baselines_learn_the_digits(digits: Data) -> None:
-    found = baselines(digits.store, digits.subset(20, None, 0), digits.splits.test)
-    assert found["majority"]["accuracy"] == pytest.approx(0.1, abs=0.01)
-    assert found["majority"]["macro_recall"] == pytest.approx(0.1)
-    assert found["logistic_regression"]["accuracy"] > 0.88
-    assert found["knn"]["accuracy"] > 0.88
-    assert found["knn"]["k"] == 5
-    assert baselines(digits.store, digits.subset(5, None, 0), digits.splits.test)["knn"]["k"] == 1

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from transferlab.errors import UserError, nearest
 from transferlab.records import sha256_record
 
+BLOCK = 2**19
+"""Numbers of input that are made at a time on a CPU, 2 MiB."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -43,6 +46,25 @@ class Preprocessing:
         mean = images.new_tensor(self.mean).view(1, -1, 1, 1)
         std = images.new_tensor(self.std).view(1, -1, 1, 1)
         return images.expand(-1, len(self.mean), -1, -1).sub(mean).div_(std)
+
+    def from_uint8(
+        self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
+        """Turn (B, C, H, W) uint8 images into normalised (B, channels, H, W) float32 input.
+
+        On a CPU this goes by blocks that its cache holds: whole batches of large images would be
+        written to memory once for each operation.
+        """
+        if images.device.type != "cpu":
+            whole = self.normalise(images.float().div_(255))
+            return whole.contiguous(memory_format=memory_format)
+        shape = (len(images), len(self.mean), *images.shape[2:])
+        made = torch.empty(shape, memory_format=memory_format)
+        count = max(BLOCK // max(made[:1].numel(), 1), 1)
+        for start in range(0, len(images), count):
+            block = images[start : start + count].float().div_(255)
+            made[start : start + count] = self.normalise(block)
+        return made
 
 
 def require_model(name: str) -> None:

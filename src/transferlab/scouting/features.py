@@ -50,4 +50,4 @@ def _batches(data: Data, positions: Positions, device: torch.device) -> Iterator
     """Serve normalised input, neither augmented nor shuffled."""
     for start in range(0, len(positions), EVALUATION_BATCH):
         raw = torch.from_numpy(data.store.images(positions[start : start + EVALUATION_BATCH]))
-        yield data.preprocessing.normalise(raw.to(device).float().div_(255))
+        yield data.preprocessing.from_uint8(raw.to(device))
