@@ -1,6 +1,9 @@
 """From records to judgement: load, judge, write the tables and the report."""
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +47,19 @@ class Judgement:
     baseline: str = ""
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage in records over and over: they have no cycles."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_uncollected()
 def judge(directory: Path) -> Judgement:
     """Judge what lies in ``directory`` and write verdicts, tables and report beside it.
 
@@ -85,6 +101,7 @@ def judge(directory: Path) -> Judgement:
     )
 
 
+@_uncollected()
 def contrast(directory: Path, baseline: str) -> Judgement:
     """Judge every other arm against one arm; the files are named after it.
 

@@ -1,4 +1,5 @@
 import csv
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -243,6 +244,23 @@ def test_a_folder_that_cannot_be_written_is_said(
     monkeypatch.setattr("transferlab.analysis.judge.write_text", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         judge(directory)
+
+
+def test_garbage_is_not_sought_while_judging_but_is_after_it_failed(
+    synthetic: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = synthetic(seeds=2).write({5: [synthetic.SCRATCH]})
+    sought: list[bool] = []
+
+    def refuse(*_: object) -> None:
+        sought.append(gc.isenabled())
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("transferlab.analysis.judge.write_text", refuse)
+    with pytest.raises(UserError):
+        judge(directory)
+    assert sought == [False]
+    assert gc.isenabled()
 
 
 def test_terminal_table_fits_100_columns_without_colour(synthetic: Callable[..., Any]) -> None:
