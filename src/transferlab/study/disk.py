@@ -39,18 +39,24 @@ def expected_room(study: Study) -> dict[Path, int]:
 
 def room_text(study: Study) -> str:
     """Say what a study will still add."""
-    own, cached = expected_room(study).values()
-    more = f" and {cached / 1e6:,.1f} MB of source runs in the cache" if cached else ""
-    return f"about {own / 1e6:,.1f} MB in {study.folder}{more}"
+    return _told(study, expected_room(study))
 
 
-def require_study_room(study: Study) -> None:
-    """Refuse a study that will not fit.
+def require_study_room(study: Study) -> str:
+    """Refuse a study that will not fit; returns what :func:`room_text` says of it.
 
     Raises:
         UserError: names the disk, what is needed and what is free.
     """
-    require_room(expected_room(study), f"the study {study.cfg.name}")
+    room = expected_room(study)
+    require_room(room, f"the study {study.cfg.name}")
+    return _told(study, room)
+
+
+def _told(study: Study, room: dict[Path, int]) -> str:
+    own, cached = room.values()
+    more = f" and {cached / 1e6:,.1f} MB of source runs in the cache" if cached else ""
+    return f"about {own / 1e6:,.1f} MB in {study.folder}{more}"
 
 
 def _trials(study: Study, cell: CellState) -> int:

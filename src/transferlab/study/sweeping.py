@@ -18,7 +18,7 @@ from transferlab.study.checking import check_forgetting, check_study
 from transferlab.study.composition import ArmConfigs
 from transferlab.study.conduct import Study
 from transferlab.study.declaration import Declaration, declare
-from transferlab.study.disk import require_study_room, room_text
+from transferlab.study.disk import require_study_room
 from transferlab.study.fetching import fetch
 from transferlab.study.forecast import show_study
 from transferlab.study.requests import launching
@@ -77,8 +77,7 @@ def _declared(config: DictConfig, arguments: list[str]) -> Declaration:
 
 def _conduct(study: Study, config: DictConfig) -> None:
     check_output(study.folder)
-    require_study_room(study)
-    sys.stderr.write(f"disk: {room_text(study)}\n")
+    sys.stderr.write(f"disk: {require_study_room(study)}\n")
     study.conduct()
     judgement = judge(study.folder)
     show(judgement)
