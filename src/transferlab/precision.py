@@ -43,7 +43,9 @@ def settle_precision(cfg: DictConfig) -> str:
     Both are timed in turn, whole training steps on noise, where the device computes in bf16 by
     itself; elsewhere, and where jobs run on machines that this one can't time, it is fp32. What
     was measured is kept in the cache, so that all runs of a model on a machine agree; where it
-    can't be kept it is fp32 as well.
+    can't be kept it is fp32 as well. Threads and memory format are those of the run that is
+    planned first. Others keep to what it found: neither is part of a run's name, but precision
+    is, and a study that goes on with other threads has to find its runs again.
 
     Args:
         cfg: of the run.
@@ -60,8 +62,6 @@ def settle_precision(cfg: DictConfig) -> str:
     what = {
         "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
         "images": images,
-        "channels_last": bool(cfg.trainer.channels_last),
-        "threads": cfg.trainer.threads or torch.get_num_threads(),
         "device": _named(device),
         "versions": [torch.__version__, timm.__version__],
     }

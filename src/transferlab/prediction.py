@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from torch import nn
 
 from transferlab.analysis.formats import csv_row
 from transferlab.assembling import build_model
+from transferlab.backbones.layout import lay_out
 from transferlab.backbones.timm import Preprocessing
 from transferlab.backbones.weights import load_weights
 from transferlab.building import build
@@ -23,6 +26,7 @@ from transferlab.errors import UserError
 from transferlab.model import TransferModel
 from transferlab.records import read_json, replacing
 from transferlab.targets import require_allowed
+from transferlab.trainers import quiet
 
 ENDINGS = frozenset(Image.registered_extensions())
 BATCH = 64
@@ -31,7 +35,7 @@ BATCH = 64
 def predict(
     run: Path, images: Sequence[Path], output: Path, packages: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Label images with a run's model and write them as CSV.
+    """Label images with a run's model, in the run's precision, and write them as CSV.
 
     Args:
         run: directory of a run that kept its weights; anybody may have made it.
@@ -44,14 +48,17 @@ def predict(
     """
     record, cfg = _load_run(run)
     _require_allowed(run, cfg, packages)
-    model = _load_model(run, record, cfg)
+    with quiet():
+        kind = "cuda" if torch.cuda.is_available() else "cpu"  # mps has no double precision
+        fabric = Fabric(accelerator=kind, devices=1, precision=cfg.trainer.precision)
+    model = fabric.setup_module(_load_model(run, record, cfg))
     preprocessing = Preprocessing(**_tuples(record["preprocessing"]))
     files = list(_files(images))
     if not files:
         raise UserError(f"no images at {', '.join(map(str, images))}. Give image files or folders.")
     classes = record["classes"]
     blocks = [
-        _label(model, preprocessing, cfg, files[start : start + BATCH])
+        _label(model, preprocessing, cfg, files[start : start + BATCH], fabric.device)
         for start in range(0, len(files), BATCH)
     ]
     probabilities = np.concatenate(blocks)
@@ -122,11 +129,15 @@ def _load_model(run: Path, record: dict[str, Any], cfg: DictConfig) -> TransferM
             f"(first: {first}). They were changed or belong to another run; run it again."
         )
     model.load_state_dict(state)
-    return model.eval()
+    return lay_out(model, channels_last=cfg.trainer.channels_last).eval()
 
 
 def _label(
-    model: TransferModel, preprocessing: Preprocessing, cfg: DictConfig, files: Sequence[Path]
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    cfg: DictConfig,
+    files: Sequence[Path],
+    device: torch.device,
 ) -> NDArray[np.float64]:
     spec = ImageSpec(preprocessing.size, preprocessing.interpolation, preprocessing.crop_pct)
     policy = ImagePolicy(**{**cfg.target.images, "broken": "refuse"})
@@ -134,10 +145,10 @@ def _label(
     for path in files:
         image = resize(to_uint8(open_image(path), policy, str(path)), spec)
         pixels.append(np.broadcast_to(image, (len(preprocessing.mean), *image.shape[1:])))
-    batch = preprocessing.from_uint8(torch.from_numpy(np.stack(pixels)))
+    batch = preprocessing.from_uint8(torch.from_numpy(np.stack(pixels)).to(device))
     with torch.inference_mode():
         logits = model(batch)
-    return np.asarray(logits.double().softmax(dim=1).numpy())
+    return np.asarray(logits.double().softmax(dim=1).cpu().numpy())
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

@@ -40,7 +40,11 @@ def stamps(folder: Path, name: str = "run.json") -> dict[str, int]:
 def test_a_run_made_twice_in_two_places_is_the_same_to_the_last_bit(
     cli, overrides, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ("run", *FINE_TUNE, *overrides("budget.steps=30", glyphs=True))
+    line = (
+        "run",
+        *FINE_TUNE,
+        *overrides("budget.steps=30", "trainer.precision=32-true", glyphs=True),
+    )
     for name in ("a", "b"):
         monkeypatch.setenv("TRANSFERLAB_CACHE", str(tmp_path / f"cache-{name}"))
         assert cli(*line, f"output_dir={name}").code == 0
@@ -262,11 +266,12 @@ class TestOwnImages:
 class TestPredict:
     """``transferlab predict`` labels files as the run labelled them in its test."""
 
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
     def test_it_reproduces_the_run_s_own_test_predictions(
-        self, cli, overrides, place: Path
+        self, precision: str, cli, overrides, place: Path
     ) -> None:
         line = overrides("target=digits", "target.shots=5", "budget.steps=40")
-        assert cli("run", *line).code == 0
+        assert cli("run", *line, f"trainer.precision={precision}").code == 0
         run = directory(place / "outputs/default")
         table = parquet.read_table(run / "predictions.parquet").to_pandas()
         test = table[table["split"] == "test"].sort_values("item_id")
