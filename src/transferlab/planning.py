@@ -20,6 +20,7 @@ from transferlab.backbones.weights import (
 from transferlab.building import build
 from transferlab.cache import cache_folder
 from transferlab.checks import brings_curves
+from transferlab.config import copied
 from transferlab.errors import FullDiskError, UserError
 from transferlab.further_tests import FurtherTest, further_tests
 from transferlab.integrity import near_duplicates
@@ -87,7 +88,7 @@ def plan_run(cfg: DictConfig) -> Plan:
 
 
 def _plan_run(cfg: DictConfig) -> Plan:
-    cfg = cfg.copy()
+    cfg = copied(cfg)
     check_model(cfg)
     data = open_data(cfg.target, cfg.backbone)
     train = data.subset(cfg.target.shots, cfg.target.fraction, cfg.seed)
@@ -174,7 +175,8 @@ def _source_settings(cfg: DictConfig) -> dict[str, Any]:
         "study": None,
         "request": None,
         "checkpoint": whole["checkpoint"] | {"keep": "last", "select": "last"},
-        "trainer": whole["trainer"] | {"prune_below": None},
+        # the arm's own: timed with its batches, and not anew with those of pretraining
+        "trainer": whole["trainer"] | {"prune_below": None, "precision": settle_precision(cfg)},
     }
     settings: dict[str, Any] = whole
     return settings

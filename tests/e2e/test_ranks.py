@@ -30,7 +30,7 @@ STRATEGIES = [name for name in STRATEGIES if name not in NO_FIT]
 BASE = (
     "trainer=cpu", "trainer.threads=1", "trainer.validations=4", "trainer.log_every=4",
     "budget.steps=8", "batch_size=12", "target.shots=1", "target.max_validation=21",
-    "optimizer.lr=1e-3", "checkpoint.every_minutes=null",
+    "optimizer.lr=1e-3", "checkpoint.every_minutes=null", "trainer.precision=32-true",
 )  # fmt: skip
 EXACT = ("backbone.name=test_vit", "backbone.image_size=32", "trainer.precision=64-true")
 NORMS = ("backbone=test_resnet", "backbone.image_size=32")

@@ -20,7 +20,7 @@ EVERY = 3
 RUN = (
     "run", "source=glyphs", "source.dataset.per_class=12", "source.pretrain.budget.steps=60",
     "source.pretrain.batch_size=32", "target.shots=5", "batch_size=8", "budget.steps=60",
-    "optimizer.lr=1e-2",
+    "optimizer.lr=1e-2", "trainer.precision=32-true",
     "trainer=cpu", "trainer.threads=1", "trainer.validations=6", "trainer.log_every=1",
     "trainer.accumulate=2", "target.max_validation=40", "backbone.image_size=16",
     "augmentation=light", "+backbone.kwargs.drop_path_rate=0.2", f"checkpoint.every_steps={EVERY}",

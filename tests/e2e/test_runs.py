@@ -63,7 +63,7 @@ def test_a_run_made_twice_in_two_places_is_the_same_to_the_last_bit(
 
 
 def test_a_run_that_is_done_is_not_made_again(cli, overrides, place: Path) -> None:
-    line = ("run", *FINE_TUNE, *overrides("budget.steps=30", glyphs=True))
+    line = ("run", *FINE_TUNE, *overrides("budget.steps=30", "trainer.precision=auto", glyphs=True))
     assert cli(*line).code == 0
     folder = place / "outputs/default"
     before, tracked = stamps(folder), stamps(folder, "metrics.jsonl")

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+
+from transferlab import precision
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +124,26 @@ def test_arms_may_choose_their_own_budget_beside_equal_steps(cli: Any, place: Pa
         assert arm["tuning"]["trials"] == 2 * equal["arms"][0]["tuning"]["trials"]
     assert [v["budget"]["kind"] for v in found["verdicts"]] == ["equal", "own_best"]
     assert all(v["reason"] != "unequal_steps" for v in found["verdicts"])
+
+
+def test_arms_of_other_batch_sizes_have_one_precision(
+    cli: Any, place: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path
+) -> None:
+    """And the source of them all is pretrained once, before they are."""
+
+    def timed(cfg: Any, device: Any, images: int) -> dict[str, float]:
+        del cfg, device
+        return {precision.PLAIN: 1.0, precision.MIXED: 0.5 if images == 8 else 2.0}
+
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "timed", timed)
+    sources = "source.dataset.per_class=12", "source.pretrain.budget.steps=4"
+    arm = [f"'{part}'" for part in ("source=glyphs", *sources, "batch_size=12")]
+    conduct(cli, place, "seeds: 2", f"+study.arms.large=[{','.join(arm)}]")
+    made = [*place.glob("outputs/plan/runs/*"), *(fresh_cache / "runs").iterdir()]
+    found = [OmegaConf.load(run / "config.yaml") for run in made]
+    assert {cfg.trainer.precision for cfg in found} == {precision.MIXED}
+    assert sorted(cfg.batch_size for cfg in found) == [8, 8, 8, 8, 12, 12, 64]
 
 
 def test_own_budgets_need_tuning(cli: Any, place: Path) -> None:

@@ -32,7 +32,7 @@ RUN = (
     "run", "source=none", "target.shots=5", "batch_size=8", "budget.steps=70", "optimizer.lr=1e-2",
     "trainer=cpu", "trainer.threads=1", "trainer.validations=7", "trainer.log_every=1",
     "target.max_validation=40", "backbone.image_size=16", f"checkpoint.every_steps={EVERY}",
-    "output_dir=out", "name=mystudy",
+    "output_dir=out", "name=mystudy", "trainer.precision=32-true",
 )  # fmt: skip
 START_SECONDS = 180
 
@@ -250,7 +250,7 @@ study:
 """
 QUICK = (
     "trainer=cpu", "trainer.threads=1", "trainer.validations=1", "backbone.image_size=16",
-    "budget.steps=20", "batch_size=8", "optimizer.lr=1e-2",
+    "budget.steps=20", "batch_size=8", "optimizer.lr=1e-2", "trainer.precision=32-true",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import torch
 
 from transferlab import precision
 from transferlab.cluster import cluster
+from transferlab.planning import plan_source
 from transferlab.precision import MIXED, PLAIN, settle_precision, timed
 
 LINE = ("target=digits", "backbone.name=test_resnet", "trainer=cpu", "trainer.precision=auto")
@@ -61,6 +62,18 @@ def test_all_runs_of_a_comparison_agree(make_plan: Any, measured: list[dict[str,
     for more in ((), ("strategy=scratch",), ("head=mlp", "seed=3"), ("optimizer=sgd",)):
         plan = make_plan(*line, *more)
         assert plan.cfg.trainer.precision == plan.identity["precision"] == MIXED
+
+
+def test_a_source_run_has_its_arm_s_precision_whoever_plans_it(
+    make_plan: Any, compose: Any, measured: list[dict[str, float]]
+) -> None:
+    """Also where it pretrains with other batches, for which a timing would find another one."""
+    measured += [{PLAIN: 1.0, MIXED: 2.0}, {PLAIN: 1.0, MIXED: 0.5}]
+    line = (*LINE, "source=glyphs", "batch_size=8", "source.pretrain.batch_size=16")
+    by_itself = plan_source(compose(*line))
+    assert by_itself.run_id == make_plan(*line, "target.shots=5").identity["source"]
+    assert by_itself.cfg.trainer.precision == PLAIN
+    assert len(measured) == 1
 
 
 @pytest.mark.parametrize("why", ["no bf16", "elsewhere", "no room", "no such operation"])

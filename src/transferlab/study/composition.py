@@ -12,6 +12,7 @@ from transferlab.building import build
 from transferlab.callbacks.base import StrategyCallback
 from transferlab.checks import check
 from transferlab.composing import KNOWN, explain, keys
+from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.source_parts import expand_parts
 from transferlab.study.declaration import Arm, Cell, Declaration
@@ -40,7 +41,7 @@ class ArmConfigs:
         overrides = (*declaration.shared, *cell.overrides, *arm.overrides, *more)
         if overrides not in self._known:
             self._known[overrides] = self._compose(overrides)
-        return self._known[overrides].copy()
+        return copied(self._known[overrides])
 
     def _compose(self, overrides: Iterable[str]) -> DictConfig:
         try:
@@ -65,7 +66,7 @@ def is_frozen(cfg: DictConfig) -> bool:
 
 def point(cfg: DictConfig, seed: int, purpose: str, settings: dict[str, Any]) -> DictConfig:
     """Return an arm's configuration for one seed and one set of tuned settings."""
-    cfg = cfg.copy()
+    cfg = copied(cfg)
     for key, value in settings.items():
         try:
             OmegaConf.update(cfg, key, value, force_add=False)

@@ -12,6 +12,7 @@ from transferlab.analysis.arms import cells_of
 from transferlab.analysis.load import PREDICTED, load_study
 from transferlab.analysis.outcomes import undecided
 from transferlab.analysis.verdicts import judge_cells
+from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, imbalance
 from transferlab.planning import Plan, plan_run, plan_source
@@ -232,7 +233,7 @@ class Study:
     ) -> Plan:
         cfg = state.tuning_cfg
         if below is not None:
-            cfg = cfg.copy()
+            cfg = copied(cfg)
             cfg.trainer.prune_below = below
         return self._plan(cfg, seed, "tune", settings)
 
@@ -258,11 +259,20 @@ class Study:
         with self._display.wave(title, [plan.directory for plan in unique]):
             launch(self.where, unique, self.folder / "requests")
 
-    def settle_metric(self) -> None:
-        """Fix the score of every cell from the balance of its classes, before anything is tuned."""
+    def settle(self) -> None:
+        """Fix what the arms of a cell share, before anything is tuned.
+
+        That is the score, from the balance of the classes, and the precision where it is left
+        open, also of arms whose batches are of another size: a timing of their own could set them
+        apart from those that they are compared with.
+        """
         for cell in self.cells:
             cfg = cell.arms[0].cfg
-            store = plan_run(cfg).data.store
+            plan = plan_run(cfg)
+            store = plan.data.store
+            for arm in [own for state in cell.arms for own in (state.cfg, state.tuning_cfg)]:
+                if arm.trainer.precision == "auto" and arm.backbone == cfg.backbone:
+                    arm.trainer.precision = plan.cfg.trainer.precision
             wanted = cfg.metric.name
             if self.cfg.study is not None and self.cfg.study.verdict.metric != "auto":
                 wanted = self.cfg.study.verdict.metric

@@ -51,7 +51,7 @@ def sweep(
         arms = [cfg for c in study.cells for s in c.arms for cfg in (s.cfg, s.tuning_cfg)]
         print("\n".join(fetch(arms)))  # noqa: T201 - what a person asked to have
         return
-    study.settle_metric()
+    study.settle()
     if config.dry_run:
         show_study(study)
         return

@@ -24,6 +24,7 @@ PATIENCE = 500.0
 LINE = (
     "source=none", "strategy=scratch", "target.shots=10", "batch_size=16", "budget.steps=24",
     "optimizer.lr=1e-2", "trainer=cpu", "trainer.threads=1", "trainer.validations=4",
+    "trainer.precision=32-true",
     "trainer.log_every=1", "target.max_validation=40", "backbone.image_size=16",
     "augmentation=light", "+backbone.kwargs.drop_path_rate=0.1", "checkpoint.every_minutes=null",
     "+strategy.callbacks.acting._target_=acting.Acting", "allowed_packages=[acting,says,shop]",
