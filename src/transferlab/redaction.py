@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from functools import lru_cache
 from typing import Any
 
 WORDS = ("token", "password", "passwd", "passphrase", "secret", "apikey", "credentials")
@@ -14,6 +15,7 @@ LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
 """The user and password inside an address: ``https://user:password@host``."""
 
 
+@lru_cache(maxsize=4096)  # all variables are asked for with every line that is written
 def is_secret_name(name: str) -> bool:
     """Say whether a variable or the last part of a dotted key is a secret's, by its last words."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2])
