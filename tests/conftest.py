@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from transferlab.config import config_folder, copied, register
+from transferlab.config import config_folder, register
 from transferlab.planning import Plan, plan_run
 from transferlab.source_parts import expand_parts
 
@@ -77,7 +77,7 @@ def compose() -> Compose:
         return cfg
 
     def make(*overrides: str) -> DictConfig:
-        return copied(composed(overrides))
+        return composed(overrides).copy()
 
     return make
 

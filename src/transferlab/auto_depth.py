@@ -20,7 +20,6 @@ from transferlab.callbacks.cost import Cost
 from transferlab.callbacks.history import History
 from transferlab.checkpoints import FOLDER
 from transferlab.collectives import first_rank
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, gather, gathered
 from transferlab.fitting import Fit
@@ -147,7 +146,7 @@ def _fit_depth(
     plan: Plan, name: str, depth: int, weights: StateDict | None, directory: Path
 ) -> tuple[Fit, _Candidate]:
     """Fit one candidate below the run's checkpoints, which are removed when the run is done."""
-    cfg = copied(plan.cfg)
+    cfg = plan.cfg.copy()
     OmegaConf.set_struct(cfg, False)
     groups = cfg.strategy.callbacks[name].get("groups", "stages")
     cfg.strategy.callbacks[name] = {

@@ -16,7 +16,7 @@ from transferlab.building import build, check_nodes
 from transferlab.cache import cache_folder
 from transferlab.choices import CHOICES
 from transferlab.composing import require_no_secrets
-from transferlab.config import RunConfig, copied
+from transferlab.config import RunConfig
 from transferlab.energy import require_meter
 from transferlab.errors import UserError, nearest
 from transferlab.machine import check_machine
@@ -93,7 +93,7 @@ def check(cfg: DictConfig) -> None:
 
 def _in_steps(cfg: DictConfig) -> DictConfig:
     """Return a copy in which a stand-in takes the place of steps that the data will settle."""
-    cfg = copied(cfg)
+    cfg = cfg.copy()
     for key in ("budget", "source.pretrain.budget"):
         budget = OmegaConf.select(cfg, key)
         if budget is not None and budget.epochs is not None:

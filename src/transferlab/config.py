@@ -1,6 +1,5 @@
 """The typed root of every configuration, and where the configuration folder lies."""
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,16 +244,6 @@ class RunConfig:
     find_lr: bool = False  # search for a rate instead of training
     fetch: bool = False  # bring what runs need from the network, and train nothing
     forgetting: bool = False  # measure what was lost of the source, and how far features moved
-
-
-def copied(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a whole configuration, with its types and flags.
-
-    As ``cfg.copy()``, which goes through Python's deepcopy and takes eight times as long; a study
-    makes two copies for each of its runs.
-    """
-    found: DictConfig = pickle.loads(pickle.dumps(cfg, pickle.HIGHEST_PROTOCOL))
-    return found
 
 
 TYPED_GROUPS: dict[str, type] = {

@@ -20,7 +20,6 @@ from transferlab.backbones.weights import (
 from transferlab.building import build
 from transferlab.cache import cache_folder
 from transferlab.checks import brings_curves
-from transferlab.config import copied
 from transferlab.errors import FullDiskError, UserError
 from transferlab.further_tests import FurtherTest, further_tests
 from transferlab.integrity import near_duplicates
@@ -88,7 +87,7 @@ def plan_run(cfg: DictConfig) -> Plan:
 
 
 def _plan_run(cfg: DictConfig) -> Plan:
-    cfg = copied(cfg)
+    cfg = cfg.copy()
     check_model(cfg)
     data = open_data(cfg.target, cfg.backbone)
     train = data.subset(cfg.target.shots, cfg.target.fraction, cfg.seed)

@@ -20,7 +20,6 @@ from transferlab.backbones.weights import StateDict
 from transferlab.callbacks.base import StrategyCallback
 from transferlab.callbacks.phases import Phases
 from transferlab.callbacks.refit import Refit
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.fitting import assemble, train
 from transferlab.machine import ranks
@@ -156,7 +155,7 @@ def write_curve(curve: RateCurve, path: Path) -> None:
 
 def _alone(plan: Plan, steps: int) -> Plan:
     """Return the plan for one process, which takes the parts of all ranks one after another."""
-    cfg = copied(plan.cfg)
+    cfg = plan.cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.trainer.accumulate *= ranks(cfg.trainer)
     cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.sync_norms = 1, 1, False

@@ -13,7 +13,6 @@ from transferlab.assembling import build_model
 from transferlab.backbones.opening import is_module
 from transferlab.backbones.timm import create_backbone, feature_width
 from transferlab.backbones.weights import StateDict, load_backbone
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.model import TransferModel
 from transferlab.planning import Plan, plan_source
@@ -59,7 +58,7 @@ def open_source(plan: Plan, announce: Announce) -> Source:
     state = starting_weights(cfg)
     assert state is not None  # callers skip what has no source
     size = plan.data.preprocessing.size
-    pooled = copied(cfg)
+    pooled = cfg.copy()
     pooled.head = OmegaConf.create({"_target_": "transferlab.heads.linear.LinearHead"})
     model = build_model(pooled, len(plan.data.store.classes), size)
     where = f"source {cfg.source.name}" + (f" ({cfg.source.path})" if cfg.source.path else "")

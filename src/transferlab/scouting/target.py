@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 
 from transferlab.assembling import build_model
 from transferlab.baselines import raw_pixels
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, sample
 from transferlab.planning import Plan
@@ -71,7 +70,7 @@ def open_target(plan: Plan) -> Target:
     metric = choose_metric(cfg.metric.name, data.store.labels, len(data.store.classes))
     target = Target(data, positions, labels, groups, neighbours_for(labels), metric, {})
     device = device_for(cfg)
-    pooled = copied(cfg)
+    pooled = cfg.copy()
     pooled.head = OmegaConf.create({"_target_": "transferlab.heads.linear.LinearHead"})
     model = build_model(pooled, len(data.store.classes), data.preprocessing.size)
     calibrate_norms(model, data, positions, device)

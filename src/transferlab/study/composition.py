@@ -12,7 +12,6 @@ from transferlab.building import build
 from transferlab.callbacks.base import StrategyCallback
 from transferlab.checks import check
 from transferlab.composing import KNOWN, explain, keys
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.source_parts import expand_parts
 from transferlab.study.declaration import Arm, Cell, Declaration
@@ -41,7 +40,7 @@ class ArmConfigs:
         overrides = (*declaration.shared, *cell.overrides, *arm.overrides, *more)
         if overrides not in self._known:
             self._known[overrides] = self._compose(overrides)
-        return copied(self._known[overrides])
+        return self._known[overrides].copy()
 
     def _compose(self, overrides: Iterable[str]) -> DictConfig:
         try:
@@ -66,7 +65,7 @@ def is_frozen(cfg: DictConfig) -> bool:
 
 def point(cfg: DictConfig, seed: int, purpose: str, settings: dict[str, Any]) -> DictConfig:
     """Return an arm's configuration for one seed and one set of tuned settings."""
-    cfg = copied(cfg)
+    cfg = cfg.copy()
     for key, value in settings.items():
         try:
             OmegaConf.update(cfg, key, value, force_add=False)

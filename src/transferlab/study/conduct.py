@@ -12,7 +12,6 @@ from transferlab.analysis.arms import cells_of
 from transferlab.analysis.load import PREDICTED, load_study
 from transferlab.analysis.outcomes import undecided
 from transferlab.analysis.verdicts import judge_cells
-from transferlab.config import copied
 from transferlab.errors import UserError
 from transferlab.evaluation import choose_metric, imbalance
 from transferlab.planning import Plan, plan_run, plan_source
@@ -233,7 +232,7 @@ class Study:
     ) -> Plan:
         cfg = state.tuning_cfg
         if below is not None:
-            cfg = copied(cfg)
+            cfg = cfg.copy()
             cfg.trainer.prune_below = below
         return self._plan(cfg, seed, "tune", settings)
 
