@@ -40,11 +40,7 @@ def stamps(folder: Path, name: str = "run.json") -> dict[str, int]:
 def test_a_run_made_twice_in_two_places_is_the_same_to_the_last_bit(
     cli, overrides, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = (
-        "run",
-        *FINE_TUNE,
-        *overrides("budget.steps=30", "trainer.precision=32-true", glyphs=True),
-    )
+    line = ("run", *FINE_TUNE, *overrides("budget.steps=30", glyphs=True))
     for name in ("a", "b"):
         monkeypatch.setenv("TRANSFERLAB_CACHE", str(tmp_path / f"cache-{name}"))
         assert cli(*line, f"output_dir={name}").code == 0

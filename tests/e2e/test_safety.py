@@ -255,7 +255,7 @@ def test_a_folder_that_is_read_only_is_told_before_training(
 def test_memory_that_ends_names_the_remedy(
     kind: str, cli, parts: str, overrides: Overrides, place: Path
 ) -> None:
-    line = overrides("target.shots=5", parts, "trainer.precision=32-true")
+    line = overrides("target.shots=5", parts)
     result = cli("run", "strategy=scratch", f"loss._target_=faulty.{kind}", *line)
     told(result, 1, "out of memory with batch_size=8", "trainer.accumulate=2",
          "trainer.precision=bf16-mixed", "trainer.gradient_checkpointing=true")  # fmt: skip
